@@ -1,0 +1,6 @@
+//! The Engine API's JSON, by resource.
+//!
+//! Go's rules hold for what comes in (keys in any case, null as zero) and for what goes out (`null`, `[]` and `0` where Docker
+//! has them), since clients depend on both.
+
+pub mod container;

@@ -1,0 +1,45 @@
+//! Every contract between cleat's processes: data only, no behaviour beyond parsing and rendering.
+
+pub mod docker;
+pub mod exit;
+pub mod id;
+pub mod journal;
+pub mod kind;
+pub mod log;
+pub mod shim;
+
+/// containerd's wire types, generated from `protos/containerd`. The modules follow the packages.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used)]
+pub mod containerd {
+    pub mod task {
+        pub mod v3 {
+            tonic::include_proto!("containerd.task.v3");
+        }
+    }
+    pub mod types {
+        tonic::include_proto!("containerd.types");
+    }
+    pub mod v1 {
+        pub mod types {
+            tonic::include_proto!("containerd.v1.types");
+        }
+    }
+    pub mod events {
+        tonic::include_proto!("containerd.events");
+    }
+    pub mod services {
+        pub mod events {
+            pub mod ttrpc {
+                pub mod v1 {
+                    tonic::include_proto!("containerd.services.events.ttrpc.v1");
+                }
+            }
+        }
+    }
+}
+
+/// What our daemon says to our shim beyond the Task API, generated from `protos/cleat`.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used)]
+pub mod shim_v1 {
+    tonic::include_proto!("cleat.shim.v1");
+}
