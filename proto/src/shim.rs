@@ -24,7 +24,8 @@ pub const ORDERS_TYPE_URL: &str = "cleat.shim.v1.Orders";
 pub const PROCESS_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 
 /// The type URL of OCI LinuxResources in UpdateTaskRequest.resources (JSON).
-pub const RESOURCES_TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
+pub const RESOURCES_TYPE_URL: &str =
+    "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 
 /// The URI for stdin, stdout and stderr in Create and Exec that makes the shim keep the stream for attached clients.
 pub const STREAM_URI: &str = "stream://";

@@ -1,0 +1,1 @@
+//! Where a container stands, and what a command means there.

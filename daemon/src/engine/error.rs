@@ -1,0 +1,73 @@
+//! What the engine answers when it cannot.
+
+use cleat_proto::kind::Kind;
+
+/// A refusal or a failure, with what a client can do about it. Modules below have errors of their own; each becomes one
+/// of these by `From`, kind and cause kept.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// Makes an error in Docker's words.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// Puts words before a cause.
+    pub fn with_source(
+        kind: Kind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { kind, message: message.into(), source: Some(source.into()) }
+    }
+
+    /// What the caller can do about it.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The message and its causes, joined by `": "`, as the API's body has it.
+    pub fn whole(&self) -> String {
+        let mut text = self.message.clone();
+        let mut next: Option<&dyn std::error::Error> =
+            self.source.as_deref().map(|source| source as _);
+        while let Some(error) = next {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&error.to_string());
+            next = error.source();
+        }
+        text
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Keeps a lower module's kind and puts it, with its causes, under an empty head.
+macro_rules! from_module {
+    ($($module:path),* $(,)?) => {$(
+        impl From<$module> for Error {
+            fn from(error: $module) -> Self {
+                Self::with_source(error.kind(), String::new(), error)
+            }
+        }
+    )*};
+}
+
+from_module!(crate::metadata::Error, crate::spec::Error);

@@ -1,0 +1,1 @@
+//! The event bus: the last 256 events, and whoever listens.

@@ -1,0 +1,1 @@
+//! Images: references, manifests and configs over content and snapshots.

@@ -1,0 +1,24 @@
+//! Networks: the default bridge, `host`, `none`; addresses, ports and the firewall table, all over netlink.
+
+/// What the daemon was told about networks.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The default bridge's name: `cleat0` unless `--bridge`; `None` with `--bridge none`.
+    pub bridge: Option<String>,
+    /// `--bip`: the bridge's address with its prefix length; chosen among Docker's pools if absent.
+    pub bip: Option<String>,
+    /// `--mtu`; 0 is the default.
+    pub mtu: u32,
+    /// The nftables table is `cleat[-suffix]`.
+    pub suffix: String,
+    /// `--dns`, `--dns-search`, `--dns-opt`.
+    pub dns: Vec<String>,
+    /// Search domains.
+    pub dns_search: Vec<String>,
+    /// resolv.conf options.
+    pub dns_opts: Vec<String>,
+    /// `--ip`: where published ports listen unless they say; 0.0.0.0.
+    pub default_host_ip: String,
+    /// `--icc`.
+    pub icc: bool,
+}
