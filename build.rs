@@ -3,10 +3,14 @@
 use std::{env, path::PathBuf};
 
 /// Every file that is compiled, relative to `proto/protos`.
-const FILES: [&str; 4] = [
+const FILES: [&str; 8] = [
     "containerd/task/v3/task.proto",
     "containerd/events/task.proto",
     "containerd/ttrpc/events.proto",
+    "containerd/runc/v1/options.proto",
+    "containerd/cgroups/v1/metrics.proto",
+    "containerd/cgroups/v2/metrics.proto",
+    "ttrpc/ttrpc.proto",
     "cleat/shim/v1/shim.proto",
 ];
 

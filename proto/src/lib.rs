@@ -27,6 +27,19 @@ pub mod containerd {
     pub mod events {
         tonic::include_proto!("containerd.events");
     }
+    pub mod runc {
+        pub mod v1 {
+            tonic::include_proto!("containerd.runc.v1");
+        }
+    }
+    pub mod cgroups {
+        pub mod v1 {
+            tonic::include_proto!("io.containerd.cgroups.v1");
+        }
+        pub mod v2 {
+            tonic::include_proto!("io.containerd.cgroups.v2");
+        }
+    }
     pub mod services {
         pub mod events {
             pub mod ttrpc {
@@ -36,6 +49,12 @@ pub mod containerd {
             }
         }
     }
+}
+
+/// The envelope of ttrpc's frames, generated from `protos/ttrpc`.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used)]
+pub mod ttrpc {
+    tonic::include_proto!("ttrpc");
 }
 
 /// What our daemon says to our shim beyond the Task API, generated from `protos/cleat`.
