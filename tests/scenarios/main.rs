@@ -1,1 +1,15 @@
-//! Scenarios.
+//! One binary for all scenarios, a file per feature: as root, with real clients against a real daemon.
+
+mod archive;
+mod bad_input;
+mod crash;
+mod exec;
+mod image;
+mod lifecycle;
+mod network;
+mod resources;
+mod run;
+mod security;
+mod terminal;
+mod units;
+mod volume;

@@ -1,1 +1,13 @@
-//! The harness of the end-to-end tests.
+//! The harness of the end-to-end tests: daemons of their own, real clients, and the proof that nothing is left.
+
+mod client;
+mod daemon;
+mod host;
+mod tools;
+mod wait;
+
+pub use client::{Ran, run, run_with_stdin};
+pub use daemon::{Options, TestDaemon};
+pub use host::{NetworkNamespace, Traces};
+pub use tools::{binary, busybox, containerd, docker, repository};
+pub use wait::wait_for;

@@ -1,0 +1,50 @@
+# Thin: every target is one or two commands that can be typed by hand. See README.md.
+PREFIX ?= /usr
+DESTDIR ?=
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+SMALL := target/$(TARGET)/small
+
+.PHONY: all build test lint demo install bench compare clean
+
+all: build
+
+# The shim and the worker are built by themselves, static and small; no other crate's features leak into them.
+build:
+	cargo build --release -p cleatd -p cleat
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile small --target $(TARGET) -p containerd-shim-cleat-v1 -p cleat-runc
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+test: lint
+	tests/tools.sh
+	cargo build --workspace
+	cargo test --workspace
+	$(MAKE) demo
+
+demo: build
+	tests/tools.sh
+	tests/demo.sh target/release $(SMALL)
+
+install: build
+	install -D -m 755 target/release/cleatd $(DESTDIR)$(PREFIX)/bin/cleatd
+	install -D -m 755 target/release/cleat $(DESTDIR)$(PREFIX)/bin/cleat
+	install -D -m 755 $(SMALL)/containerd-shim-cleat-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-cleat-v1
+	install -D -m 755 $(SMALL)/cleat-runc $(DESTDIR)$(PREFIX)/bin/cleat-runc
+	install -D -m 644 deploy/systemd/cleat.socket $(DESTDIR)/usr/lib/systemd/system/cleat.socket
+	install -d $(DESTDIR)/usr/lib/systemd/system
+	sed 's,/usr/bin/cleatd,$(PREFIX)/bin/cleatd,' deploy/systemd/cleat.service > $(DESTDIR)/usr/lib/systemd/system/cleat.service
+
+# Against another engine: PEER=unix:///its/socket; BENCH and SUITES are the directories of the harness and the suites.
+BENCH ?= ../shared/bench
+SUITES ?= ../shared/suites
+PEER ?=
+bench: build
+	tests/with-daemon.sh target/release $(SMALL) $(BENCH)/bench.py --b $(PEER) --busybox target/tools/bin/busybox --cpu $(BENCH_ARGS) --a
+
+compare: build
+	tests/with-daemon.sh target/release $(SMALL) $(SUITES)/apidiff/apidiff.py --a $(PEER) $(COMPARE_ARGS) --b
+
+clean:
+	cargo clean

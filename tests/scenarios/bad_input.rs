@@ -1,0 +1,77 @@
+//! Bad input gets Docker's status and words, and leaves nothing behind.
+
+use std::process::Command;
+
+use cleat_tests::{TestDaemon, run};
+
+/// Sends a body to a path and returns status and answer.
+fn post(daemon: &TestDaemon, path: &str, body: &str) -> (String, String) {
+    let url = format!("http://d/v1.51{path}");
+    let socket = daemon.path("cleat.sock");
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-w", "\n%{http_code}", "-H", "Content-Type: application/json", "-d", body, "--unix-socket"]);
+    let text = run(curl.arg(socket).arg(url)).ok();
+    let (answer, status) = text.rsplit_once('\n').unwrap();
+    (status.to_owned(), answer.trim().to_owned())
+}
+
+#[track_caller]
+fn refused(daemon: &TestDaemon, path: &str, body: &str, status: &str, message: &str) {
+    let (got, answer) = post(daemon, path, body);
+    assert_eq!((got.as_str(), answer.contains(message)), (status, true), "{path} {body}: {got} {answer}");
+}
+
+#[test]
+fn a_create_that_makes_no_sense_is_refused_and_leaves_nothing() {
+    let daemon = TestDaemon::with_busybox();
+    let create = "/containers/create";
+    refused(&daemon, create, "{", "400", "unexpected EOF");
+    refused(&daemon, create, "[]", "400", "cannot unmarshal array");
+    refused(&daemon, create, r#"{"Image":7}"#, "400", "cannot unmarshal number");
+    refused(&daemon, create, "{}", "400", "config cannot be empty in order to create a container");
+    refused(&daemon, create, r#"{"Image":"nope"}"#, "404", "No such image: nope:latest");
+    let with = |host: &str| format!(r#"{{"Image":"busybox","Cmd":["true"],"HostConfig":{host}}}"#);
+    refused(&daemon, create, &with(r#"{"Memory":1}"#), "400", "Minimum memory limit allowed is 6MB");
+    refused(&daemon, create, &with(r#"{"PortBindings":{"80/tcp":[{"HostPort":"99999"}]}}"#), "400", "99999");
+    refused(&daemon, create, &with(r#"{"Binds":["a:b:c:d:e"]}"#), "400", "invalid volume specification: 'a:b:c:d:e'");
+    refused(&daemon, create, &with(r#"{"Mounts":[{"Type":"bind","Source":"/nope/nope","Target":"/x"}]}"#), "400",
+        "bind source path does not exist: /nope/nope");
+    refused(&daemon, create, &with(r#"{"CapAdd":["NOPE"]}"#), "400", "NOPE");
+    refused(&daemon, create, &with(r#"{"RestartPolicy":{"Name":"sometimes"}}"#), "400", "sometimes");
+    refused(&daemon, &format!("{create}?name=a%20b"), &with("{}"), "400", "Invalid container name");
+    assert_eq!(daemon.docker(["ps", "-aq"]).ok(), "");
+    assert_eq!(daemon.docker(["volume", "ls", "-q"]).ok(), "");
+}
+
+#[test]
+fn a_name_in_use_is_a_conflict_that_names_its_holder() {
+    let daemon = TestDaemon::with_busybox();
+    let id = daemon.docker(["create", "--name", "a", "busybox"]).ok();
+    let sentence = format!(
+        "Conflict. The container name \"/a\" is already in use by container \"{id}\". You have to remove (or rename) that \
+         container to be able to reuse that name."
+    );
+    daemon.docker(["create", "--name", "a", "busybox"]).expect(1).says(&sentence);
+    daemon.docker(["create", "--name", "b", "busybox"]).ok();
+    daemon.docker(["rename", "b", "a"]).expect(1).says("is already in use");
+}
+
+#[test]
+fn a_container_that_cannot_start_is_whole_and_leaves_nothing_on_the_host() {
+    let daemon = TestDaemon::with_busybox();
+    daemon.docker(["run", "--name", "no", "busybox", "nope"]).expect(127);
+    assert_eq!(daemon.inspect("no", ".State.Status"), "created");
+    assert_eq!(daemon.inspect("no", ".State.ExitCode"), "127");
+    daemon.docker(["start", "no"]).expect(1).says("executable file not found in $PATH");
+    daemon.docker(["rm", "no"]).ok();
+}
+
+#[test]
+fn what_is_not_there_is_not_found() {
+    let daemon = TestDaemon::start();
+    refused(&daemon, "/containers/nope/start", "", "404", "No such container: nope");
+    refused(&daemon, "/exec/nope/start", "{}", "404", "No such exec instance: nope");
+    refused(&daemon, "/nope", "", "404", "page not found");
+    daemon.docker(["volume", "rm", "nope"]).expect(1).says("get nope: no such volume");
+    daemon.docker(["rmi", "nope"]).expect(1).says("No such image: nope");
+}

@@ -1,0 +1,190 @@
+//! The daemon is only the control plane: its death changes nothing for a container.
+
+use std::process::{Child, Stdio};
+
+use cleat_tests::{TestDaemon, wait_for};
+
+/// Checks that `log` has the numbers from 1 on, each once and in order, and returns the last.
+#[track_caller]
+fn check_counted(log: &str) -> u64 {
+    let numbers = log.lines().map(|line| line.parse::<u64>().unwrap_or_else(|_| panic!("not a number: {line:?}")));
+    let mut last = 0;
+    for number in numbers {
+        assert_eq!(number, last + 1, "a gap or a double");
+        last = number;
+    }
+    last
+}
+
+fn follow(daemon: &TestDaemon, name: &str) -> Child {
+    daemon.docker_command().args(["logs", "-f", name]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn a_counter_misses_nothing_while_the_daemon_is_killed_twenty_times() {
+    let mut daemon = TestDaemon::with_busybox();
+    let script = "i=0; while :; do i=$((i+1)); echo $i; usleep 3000; done";
+    daemon.docker(["run", "-d", "--name", "counter", "busybox", "sh", "-c", script]).ok();
+    let pid = daemon.inspect("counter", ".State.Pid");
+    let mut last = 0;
+    for round in 0..20u64 {
+        // Somewhere within the daemon's life: at once, or after some of the counter's lines.
+        let goal = last + round * 7 % 23;
+        last = wait_for("the counter to go on", || {
+            let log = daemon.docker(["logs", "--tail", "1", "counter"]).ok();
+            log.parse().ok().filter(|&number: &u64| number >= goal)
+        });
+        daemon.kill();
+        daemon.spawn();
+        assert_eq!(daemon.inspect("counter", ".State.Pid"), pid);
+    }
+    let mut follower = follow(&daemon, "counter");
+    daemon.docker(["stop", "-t", "0", "counter"]).ok();
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut follower.stdout.take().unwrap(), &mut log).unwrap();
+    assert!(follower.wait().unwrap().success());
+    assert!(check_counted(&log) >= last, "the follower ended early");
+    assert_eq!(check_counted(&daemon.docker(["logs", "counter"]).ok()), check_counted(&log));
+}
+
+#[test]
+fn an_exit_while_no_daemon_runs_is_known_afterwards() {
+    let mut daemon = TestDaemon::with_busybox();
+    daemon.docker(["run", "-d", "--name", "seven", "-v", "gate:/gate", "busybox", "sh", "-c",
+        "until [ -e /gate/open ]; do usleep 5000; done; echo bye; exit 7"]).ok();
+    let pid: i32 = daemon.inspect("seven", ".State.Pid").parse().unwrap();
+    let gate = daemon.docker(["volume", "inspect", "-f", "{{.Mountpoint}}", "gate"]).ok();
+    daemon.kill();
+    std::fs::write(format!("{gate}/open"), "").unwrap();
+    wait_for("the container's end", || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    daemon.spawn();
+    assert_eq!(daemon.docker(["wait", "seven"]).ok(), "7");
+    assert_eq!(daemon.inspect("seven", ".State.Status"), "exited");
+    assert_eq!(daemon.inspect("seven", ".State.ExitCode"), "7");
+    assert_eq!(daemon.docker(["logs", "seven"]).ok(), "bye");
+    daemon.docker(["volume", "rm", "-f", "gate"]).expect(1);
+    daemon.docker(["rm", "seven"]).ok();
+    daemon.docker(["volume", "rm", "gate"]).ok();
+}
+
+#[test]
+fn the_restart_policy_works_while_no_daemon_runs() {
+    let mut daemon = TestDaemon::with_busybox();
+    daemon.docker(["run", "-d", "--name", "again", "--restart", "on-failure:3", "-v", "gate:/gate", "busybox", "sh", "-c",
+        "echo run; until [ -e /gate/open ]; do usleep 5000; done; exit 1"]).ok();
+    let gate = daemon.docker(["volume", "inspect", "-f", "{{.Mountpoint}}", "gate"]).ok();
+    let id = daemon.inspect("again", ".Id");
+    let log = daemon.inspect("again", ".LogPath");
+    daemon.kill();
+    std::fs::write(format!("{gate}/open"), "").unwrap();
+    // Once by the daemon, three times by the policy.
+    wait_for("four runs in the log", || (std::fs::read_to_string(&log).unwrap().lines().count() == 4).then_some(()));
+    daemon.spawn();
+    assert_eq!(daemon.docker(["wait", &id]).ok(), "1");
+    assert_eq!(daemon.inspect("again", ".RestartCount"), "3");
+    daemon.docker(["rm", "-v", "again"]).ok();
+    daemon.docker(["volume", "rm", "gate"]).ok();
+}
+
+#[test]
+fn an_attached_client_survives_the_daemon() {
+    let mut daemon = TestDaemon::with_busybox();
+    let script = "read line; echo got $line; read line; echo got $line";
+    let mut client = daemon
+        .docker_command()
+        .args(["run", "-i", "--name", "talk", "busybox", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = client.stdin.take().unwrap();
+    let mut output = std::io::BufReader::new(client.stdout.take().unwrap());
+    let mut say = |word: &str| {
+        use std::io::{BufRead, Write};
+        writeln!(input, "{word}").unwrap();
+        let mut answer = String::new();
+        output.read_line(&mut answer).unwrap();
+        answer
+    };
+    assert_eq!(say("one"), "got one\n");
+    daemon.kill();
+    assert_eq!(say("two"), "got two\n");
+    daemon.spawn();
+    assert_eq!(daemon.docker(["wait", "talk"]).ok(), "0");
+    // Its wait request went with the daemon; that it ends is all a stock client can do.
+    client.wait().unwrap();
+    daemon.docker(["rm", "talk"]).ok();
+}
+
+#[test]
+fn a_killed_shim_takes_its_container_along_and_the_state_says_so() {
+    let daemon = TestDaemon::with_busybox();
+    daemon.docker(["run", "-d", "--name", "orphan", "busybox", "sleep", "1000"]).ok();
+    let id = daemon.inspect("orphan", ".Id");
+    let pid: i32 = daemon.inspect("orphan", ".State.Pid").parse().unwrap();
+    let shim = parent_of(pid);
+    assert!(std::fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap().contains(&id));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(daemon.docker(["wait", "orphan"]).ok(), "137");
+    assert_eq!(daemon.inspect("orphan", ".State.Status"), "exited");
+    wait_for("the container's end", || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    daemon.docker(["start", "orphan"]).ok();
+    daemon.docker(["rm", "-f", "orphan"]).ok();
+}
+
+fn parent_of(pid: i32) -> i32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
+
+/// Every fault point the daemon has, by its own word.
+fn fault_points() -> Vec<String> {
+    let list = cleat_tests::run(std::process::Command::new(cleat_tests::binary("cleatd")).arg("--list-fault-points"));
+    list.ok().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_daemon_killed_between_any_two_steps_leaves_nothing_half() {
+    let points = fault_points();
+    assert!(points.len() >= 12, "too few fault points: {points:?}");
+    let mut daemon = TestDaemon::with_busybox();
+    for point in &points {
+        daemon.terminate();
+        daemon.spawn_with(&[("CLEAT_FAULT", point)]);
+        daemon.wait_ready();
+        // A whole life. Whichever of these meets the point loses its daemon; the others then fail to connect.
+        for command in [
+            &["create", "--name", "victim", "-v", "/data", "-p", "127.0.0.1:0:80", "busybox", "sleep", "1000"][..],
+            &["start", "victim"],
+            &["stop", "-t", "0", "victim"],
+            &["rm", "-v", "victim"],
+        ] {
+            daemon.docker(command.iter().copied());
+        }
+        daemon.wait_dead();
+        daemon.spawn();
+        let names = daemon.docker(["ps", "-a", "--format", "{{.Names}}"]).ok();
+        if names == "victim" {
+            // Whole: it can be started, stopped and removed.
+            daemon.docker(["start", "victim"]).ok();
+            assert_eq!(daemon.inspect("victim", ".State.Running"), "true", "after {point}");
+            daemon.docker(["rm", "-f", "-v", "victim"]).ok();
+        }
+        // Or gone, and the name is free.
+        daemon.docker(["run", "--rm", "--name", "victim", "busybox", "true"]).ok();
+        assert_eq!(daemon.docker(["ps", "-aq"]).ok(), "", "after {point}");
+        assert_eq!(daemon.docker(["volume", "ls", "-q"]).ok(), "", "a volume is left after {point}");
+    }
+}
+
+#[test]
+fn a_daemon_that_is_told_to_stop_leaves_containers_running() {
+    let mut daemon = TestDaemon::with_busybox();
+    daemon.docker(["run", "-d", "--name", "on", "busybox", "sleep", "1000"]).ok();
+    let pid = daemon.inspect("on", ".State.Pid");
+    daemon.terminate();
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    daemon.spawn();
+    assert_eq!(daemon.inspect("on", ".State.Pid"), pid);
+}

@@ -1,0 +1,49 @@
+//! Where the binaries under test and the tools of the tests are.
+
+use std::path::{Path, PathBuf};
+
+/// Returns the top of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
+}
+
+/// Returns a binary that the workspace's `cargo build` made with the profile of the running test.
+///
+/// # Panics
+/// If it was not built.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its binary");
+    let path = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first", path.display());
+    path
+}
+
+fn fetched(path: &str) -> PathBuf {
+    repository().join("target/tools").join(path)
+}
+
+fn first(candidates: Vec<PathBuf>) -> PathBuf {
+    candidates
+        .iter()
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("none of {candidates:?} exists: run tests/tools.sh"))
+        .clone()
+}
+
+/// Returns the stock `docker` client.
+pub fn docker() -> PathBuf {
+    first(vec!["/usr/local/bin/docker".into(), "/usr/bin/docker".into(), fetched("usr/bin/docker")])
+}
+
+/// Returns a static busybox.
+pub fn busybox() -> PathBuf {
+    first(vec![fetched("bin/busybox"), "/bin/busybox".into(), "/usr/bin/busybox".into()])
+}
+
+/// Returns the directory with Debian's `containerd` and `ctr`.
+pub fn containerd() -> PathBuf {
+    first(vec![fetched("usr/bin/containerd"), "/usr/bin/containerd".into()])
+        .parent()
+        .expect("a file lies in a directory")
+        .to_owned()
+}

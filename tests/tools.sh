@@ -1,0 +1,31 @@
+#!/bin/sh
+# Brings the tools of the tests: small ones as Debian packages, engines only unpacked below target/tools, so that no
+# service of theirs ever starts. Does nothing where everything is there already.
+set -eu
+cd "$(dirname "$0")/.."
+tools=$PWD/target/tools
+mkdir -p "$tools"
+
+updated=
+update() { [ -n "$updated" ] || apt-get update -qq; updated=yes; }
+
+need() { # PROGRAM PACKAGE
+  command -v "$1" >/dev/null || { update; DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$2" >/dev/null; }
+}
+
+unpack() { # FILE PACKAGE: unpack PACKAGE unless FILE is there
+  [ -e "$tools/$1" ] && return
+  update
+  dir=$(mktemp -d)
+  (cd "$dir" && apt-get download -qq "$2" >/dev/null && dpkg-deb -x ./*.deb "$tools")
+  rm -rf "$dir"
+}
+
+need ip iproute2
+need nft nftables
+need ps procps
+need nsenter util-linux
+unpack bin/busybox busybox-static
+unpack usr/bin/containerd containerd
+command -v docker >/dev/null || unpack usr/bin/docker docker.io
+command -v systemd-analyze >/dev/null || need systemd-analyze systemd
