@@ -4,3 +4,4 @@
 //! has them), since clients depend on both.
 
 pub mod container;
+pub mod go_json;
