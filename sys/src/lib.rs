@@ -15,6 +15,8 @@ pub mod process;
 pub mod pty;
 pub mod seccomp;
 pub mod spawn;
+pub mod netlink;
+pub mod netns;
 pub mod tty;
 
 pub use nix::errno::Errno;

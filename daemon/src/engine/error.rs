@@ -70,4 +70,10 @@ macro_rules! from_module {
     )*};
 }
 
-from_module!(crate::metadata::Error, crate::spec::Error);
+from_module!(
+    crate::metadata::Error,
+    crate::spec::Error,
+    crate::network::Error,
+    crate::volume::Error,
+    crate::container::mount_point::Error,
+);

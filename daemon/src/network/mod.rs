@@ -1,4 +1,11 @@
 //! Networks: the default bridge, `host`, `none`; addresses, ports and the firewall table, all over netlink.
+//!
+//! What a container got is in its record and nowhere else: at a restart of the daemon [`Controller::restore`] learns
+//! addresses and ports from the records of those that live, and makes the kernel agree.
+
+pub mod controller;
+
+pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Sandbox};
 
 /// What the daemon was told about networks.
 #[derive(Clone, Debug, Default)]
