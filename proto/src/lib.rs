@@ -1,5 +1,6 @@
 //! Every contract between cleat's processes: data only, no behaviour beyond parsing and rendering.
 
+pub mod digest;
 pub mod docker;
 pub mod exit;
 pub mod id;
