@@ -7,6 +7,7 @@ mod container;
 mod content;
 mod engine;
 mod event;
+mod gc;
 mod image;
 mod metadata;
 mod network;

@@ -18,6 +18,7 @@ pub mod spawn;
 pub mod netlink;
 pub mod netns;
 pub mod tty;
+pub mod xattr;
 
 pub use nix::errno::Errno;
 

@@ -76,4 +76,7 @@ from_module!(
     crate::network::Error,
     crate::volume::Error,
     crate::container::mount_point::Error,
+    crate::image::Error,
+    crate::snapshot::Error,
+    crate::content::Error,
 );

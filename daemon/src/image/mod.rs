@@ -1,1 +1,182 @@
 //! Images: references, manifests and configs over content and snapshots.
+//!
+//! An image is a configuration (a blob; its digest is the image's id) and a stack of layers (snapshots). Records and
+//! references are in the database, and all of it is in memory too, so that reading costs nothing. Every change goes
+//! through one lock: decide, commit, change the memory. What no image, container or lease refers to any more is removed
+//! in the same step (see [`crate::gc`]).
+
+pub mod config;
+pub mod reference;
+mod store;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, RwLock},
+};
+
+use cleat_proto::{
+    digest::{ChainId, DiffId, ImageId},
+    docker::container::Config,
+    kind::Kind,
+};
+
+use crate::{
+    content, content::Content, metadata, metadata::Database, snapshot, snapshot::Snapshots,
+};
+
+pub use config::{History, ImageConfig};
+pub use reference::{ImageRef, Reference};
+
+/// What can go wrong with an image. Texts are Docker's.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is none of that name or id.
+    #[error("No such image: {0}")]
+    NotFound(String),
+    /// The name is none.
+    #[error(transparent)]
+    Reference(#[from] reference::Error),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The image is in use, or has children.
+    #[error("{0}")]
+    Conflict(String),
+    /// A configuration is no JSON of that shape.
+    #[error("invalid image configuration")]
+    Config(#[source] serde_json::Error),
+    /// A configuration says what cannot be.
+    #[error("invalid image configuration: {0}")]
+    ConfigShape(&'static str),
+    /// A blob.
+    #[error(transparent)]
+    Content(#[from] content::Error),
+    /// A layer.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    /// A record.
+    #[error(transparent)]
+    Metadata(#[from] metadata::Error),
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound(_) => Kind::NotFound,
+            Self::Reference(_) | Self::Invalid(_) | Self::Config(_) | Self::ConfigShape(_) => {
+                Kind::InvalidArgument
+            }
+            Self::Conflict(_) => Kind::Conflict,
+            Self::Content(error) => error.kind(),
+            Self::Snapshot(error) => error.kind(),
+            Self::Metadata(error) => error.kind(),
+        }
+    }
+}
+
+/// One image, as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// The digest of its configuration.
+    pub id: ImageId,
+    /// The defaults for its containers: the configuration's `config`.
+    pub config: Config,
+    /// `amd64` …
+    pub architecture: String,
+    /// `v8` …; often empty.
+    pub variant: String,
+    /// `linux`.
+    pub os: String,
+    /// Empty on Linux.
+    pub os_version: String,
+    /// RFC 3339, as its maker wrote it.
+    pub created: Option<String>,
+    /// Who made it.
+    pub author: String,
+    /// What was said of it.
+    pub comment: String,
+    /// Which Docker made it.
+    pub docker_version: String,
+    /// How it came about.
+    pub history: Vec<History>,
+    /// From the bottom up.
+    pub layers: Vec<Layer>,
+    /// What all its layers take, in bytes.
+    pub size: u64,
+    /// The image that it was committed on.
+    pub parent: Option<ImageId>,
+    /// When it last got a name, in nanoseconds since the epoch; 0 is never.
+    pub tagged_at_nanos: i64,
+    /// Its names, sorted.
+    pub references: Vec<Reference>,
+}
+
+/// One layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Names its tar.
+    pub diff_id: DiffId,
+    /// Names it with all below it.
+    pub chain_id: ChainId,
+    /// What its files take, in bytes.
+    pub size: u64,
+}
+
+impl Image {
+    /// Returns the layer that a container's snapshot stands on; `None` for an image without layers.
+    pub fn top_layer(&self) -> Option<&ChainId> {
+        self.layers.last().map(|layer| &layer.chain_id)
+    }
+
+    /// Returns its names with a tag, as users write them.
+    pub fn tags(&self) -> Vec<String> {
+        let tagged = self.references.iter().filter(|reference| reference.tag.is_some());
+        tagged.map(Reference::familiar).collect()
+    }
+
+    /// Returns its names with a digest, as users write them.
+    pub fn digests(&self) -> Vec<String> {
+        let by_digest = self.references.iter().filter(|reference| reference.digest.is_some());
+        by_digest.map(Reference::familiar).collect()
+    }
+
+    /// Returns whether it has no name with a tag.
+    pub fn is_dangling(&self) -> bool {
+        self.references.iter().all(|reference| reference.tag.is_none())
+    }
+}
+
+/// A container's use of an image, as the engine's records say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The container's id.
+    pub container: String,
+    /// `sha256:…`.
+    pub image: String,
+    /// The layer that its snapshot stands on.
+    pub top_layer: Option<ChainId>,
+    /// It runs (or is paused, or restarts).
+    pub running: bool,
+}
+
+/// All images. Clones share them.
+#[derive(Clone)]
+pub struct Images(Arc<Inner>);
+
+struct Inner {
+    database: Database,
+    content: Content,
+    snapshots: Snapshots,
+    catalog: RwLock<Catalog>,
+    /// Held from a decision to the change of the catalogue: commits follow one another.
+    turn: Mutex<()>,
+}
+
+/// What the database has, in memory.
+#[derive(Default)]
+struct Catalog {
+    images: HashMap<ImageId, Arc<Image>>,
+    /// By [`Reference::key`].
+    references: BTreeMap<String, (Reference, ImageId)>,
+}

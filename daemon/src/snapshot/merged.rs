@@ -37,10 +37,8 @@ pub(super) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 
 /// Reads a regular file of the view of `dirs`; see [`super::Snapshots::read_file`].
 pub(super) fn read_file(dirs: &[PathBuf], path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let root: Merged = dirs
-        .iter()
-        .map(|dir| open_dir(dir).map(Arc::new))
-        .collect::<io::Result<_>>()?;
+    let root: Merged =
+        dirs.iter().map(|dir| open_dir(dir).map(Arc::new)).collect::<io::Result<_>>()?;
     match find(&root, path)? {
         Some(Found::Other(fd)) => read_regular(&fd, limit),
         Some(Found::Directory(_)) | None => Ok(None),

@@ -1,0 +1,371 @@
+//! The catalogue: what is read at start, looked up, and changed.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use cleat_proto::digest::{ChainId, Digest, ImageId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Catalog, Error, Image, ImageConfig, ImageRef, Images, Inner, Layer, Reference, Use, config,
+};
+use crate::{
+    content::Content,
+    gc,
+    metadata::{self, Database, Table, Transaction},
+    snapshot::{self, Lease, Snapshots},
+};
+
+const IMAGES: Table<ImageRecord> = Table::new("images");
+const REFERENCES: Table<ImageId> = Table::new("references");
+
+/// What the database has of an image beside its configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ImageRecord {
+    /// The image that it was committed on.
+    pub(super) parent: Option<ImageId>,
+    /// Nanoseconds since the epoch; 0 is never.
+    pub(super) tagged_at_nanos: i64,
+}
+
+/// A layer that is unpacked and synced, and waits for its image's commit.
+pub(super) struct NewLayer {
+    pub(super) layer: snapshot::Layer,
+    pub(super) draft: snapshot::Draft,
+}
+
+/// An image about to be recorded: its configuration is a blob, its layers are on disk.
+pub(super) struct NewImage {
+    pub(super) id: ImageId,
+    pub(super) config: ImageConfig,
+    pub(super) layers: Vec<NewLayer>,
+    pub(super) parent: Option<ImageId>,
+    pub(super) references: Vec<Reference>,
+}
+
+impl Images {
+    /// Opens the catalogue. An image whose record, configuration or layers are damaged is left out, with a warning.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] if the database cannot be read.
+    pub fn open(database: Database, content: Content, snapshots: Snapshots) -> Result<Self, Error> {
+        let images = Self(Arc::new(Inner {
+            database,
+            content,
+            snapshots,
+            catalog: std::sync::RwLock::default(),
+            turn: std::sync::Mutex::default(),
+        }));
+        images.load()?;
+        Ok(images)
+    }
+
+    fn load(&self) -> Result<(), Error> {
+        let mut catalog = self.write();
+        for (key, record) in self.0.database.list(IMAGES)? {
+            let image = record.map_err(Error::from).and_then(|record| self.revive(&key, record));
+            match image {
+                Ok(image) => drop(catalog.images.insert(image.id.clone(), Arc::new(image))),
+                Err(error) => {
+                    let error = crate::engine::Error::from(error);
+                    tracing::warn!(image = %key, error = %error.whole(), "an image is damaged");
+                }
+            }
+        }
+        for (key, id) in self.0.database.list(REFERENCES)? {
+            let (Ok(id), Ok(reference)) = (id, Reference::parse(&key)) else {
+                tracing::warn!(reference = %key, "a reference is damaged");
+                continue;
+            };
+            catalog.refer(reference, id);
+        }
+        Ok(())
+    }
+
+    fn revive(&self, key: &str, record: ImageRecord) -> Result<Image, Error> {
+        let id: ImageId =
+            key.parse().map_err(|_| Error::ConfigShape("its record's key is no digest"))?;
+        let bytes = self.0.content.read(&Digest::from(&id), config::LIMIT)?;
+        let config = ImageConfig::parse(&bytes)?;
+        self.assemble(id, config, record)
+    }
+
+    /// Puts an image together from its parts, all of which are in the store.
+    fn assemble(
+        &self,
+        id: ImageId,
+        config: ImageConfig,
+        record: ImageRecord,
+    ) -> Result<Image, Error> {
+        let mut layers = Vec::with_capacity(config.rootfs.diff_ids.len());
+        for chain_id in config.chain_ids() {
+            let found = self.0.snapshots.layer(&chain_id);
+            let layer = found.ok_or(snapshot::Error::NoLayer(chain_id))?;
+            layers.push(Layer {
+                diff_id: layer.diff_id.clone(),
+                chain_id: layer.chain_id.clone(),
+                size: layer.size,
+            });
+        }
+        Ok(Image {
+            id,
+            config: config.config,
+            architecture: config.architecture,
+            variant: config.variant,
+            os: if config.os.is_empty() { "linux".into() } else { config.os },
+            os_version: config.os_version,
+            created: config.created,
+            author: config.author,
+            comment: config.comment,
+            docker_version: config.docker_version,
+            history: config.history,
+            size: layers.iter().map(|layer| layer.size).sum(),
+            layers,
+            parent: record.parent,
+            tagged_at_nanos: record.tagged_at_nanos,
+            references: Vec::new(),
+        })
+    }
+
+    /// Returns the image that a user means: by name, whole id, or an id's beginning.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Reference`].
+    pub fn resolve(&self, text: &str) -> Result<Arc<Image>, Error> {
+        let catalog = self.read();
+        let reference = match ImageRef::parse(text)? {
+            ImageRef::Id(id) => {
+                let found = catalog.images.get(&id).cloned();
+                return found.ok_or_else(|| Error::NotFound(id.to_string()));
+            }
+            ImageRef::Named(reference) => reference,
+        };
+        let by_name = catalog.references.get(&reference.key());
+        if let Some(image) = by_name.and_then(|(_, id)| catalog.images.get(id)) {
+            return Ok(Arc::clone(image));
+        }
+        catalog.by_prefix(text).ok_or_else(|| Error::NotFound(reference.or_latest().familiar()))
+    }
+
+    /// Returns an image by its id.
+    pub fn get(&self, id: &ImageId) -> Option<Arc<Image>> {
+        self.read().images.get(id).cloned()
+    }
+
+    /// Returns all images, in no order.
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.read().images.values().cloned().collect()
+    }
+
+    /// Returns how many images there are.
+    pub fn count(&self) -> usize {
+        self.read().images.len()
+    }
+
+    /// Returns the layers' store.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.0.snapshots
+    }
+
+    /// Returns the blobs' store.
+    pub fn content(&self) -> &Content {
+        &self.0.content
+    }
+
+    /// Keeps an image's layers until the lease is dropped, even if the image is removed meanwhile: for the time between the look at
+    /// an image and the record of a container that stands on it.
+    pub fn lease(&self, image: &Image) -> Option<Lease> {
+        image.top_layer().map(|top| self.0.snapshots.lease(top))
+    }
+
+    /// Records an image with its layers and names in one commit, and makes it visible. Names move to it from other images.
+    pub(super) fn commit(&self, new: NewImage) -> Result<Arc<Image>, Error> {
+        let _turn = self.turn();
+        let id = new.id.clone();
+        // A layer that another import has brought in meanwhile is not recorded twice.
+        let fresh: Vec<NewLayer> = new
+            .layers
+            .into_iter()
+            .filter(|new| self.0.snapshots.layer(&new.layer.chain_id).is_none())
+            .collect();
+        let known = self.get(&id);
+        let record = ImageRecord {
+            parent: known.as_ref().map_or(new.parent, |image| image.parent.clone()),
+            tagged_at_nanos: match (&known, new.references.is_empty()) {
+                (Some(image), true) => image.tagged_at_nanos,
+                (None, true) => 0,
+                (_, false) => crate::event::now_nanos(),
+            },
+        };
+        let layers: Vec<snapshot::Layer> = fresh.iter().map(|new| new.layer.clone()).collect();
+        let keys: Vec<String> = new.references.iter().map(Reference::key).collect();
+        let stored = (id.clone(), record.clone());
+        self.0.database.write_blocking(move |tx| {
+            layers.iter().try_for_each(|layer| Snapshots::put(tx, layer))?;
+            tx.put(IMAGES, stored.0.as_str(), &stored.1)?;
+            keys.iter().try_for_each(|key| tx.put(REFERENCES, key, &stored.0))?;
+            Ok::<_, Error>(())
+        })?;
+        for NewLayer { layer, draft } in fresh {
+            self.0.snapshots.adopt(layer, draft);
+        }
+        let mut image = self.assemble(id.clone(), new.config, record)?;
+        let mut catalog = self.write();
+        if let Some(known) = &known {
+            image.references.clone_from(&known.references);
+        }
+        catalog.images.insert(id.clone(), Arc::new(image));
+        for reference in new.references {
+            catalog.refer(reference, id.clone());
+        }
+        Ok(Arc::clone(&catalog.images[&id]))
+    }
+
+    /// Gives an image one more name; another image that had it loses it. Returns that one.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the image is gone, [`Error::Metadata`].
+    pub fn tag(&self, id: &ImageId, reference: Reference) -> Result<Option<ImageId>, Error> {
+        let _turn = self.turn();
+        let image = self.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
+        let key = reference.key();
+        let before = self.read().references.get(&key).map(|(_, id)| id.clone());
+        let now = crate::event::now_nanos();
+        let record = ImageRecord { parent: image.parent.clone(), tagged_at_nanos: now };
+        let stored = id.clone();
+        self.0.database.write_blocking(move |tx| {
+            tx.put(IMAGES, stored.as_str(), &record)?;
+            tx.put(REFERENCES, &key, &stored)
+        })?;
+        let mut catalog = self.write();
+        let mut image = Image::clone(&image);
+        image.tagged_at_nanos = now;
+        catalog.images.insert(id.clone(), Arc::new(image));
+        catalog.refer(reference, id.clone());
+        Ok(before.filter(|before| before != id))
+    }
+
+    /// Takes names away.
+    pub(super) fn untag(&self, references: &[Reference]) -> Result<(), Error> {
+        let _turn = self.turn();
+        let keys: Vec<String> = references.iter().map(Reference::key).collect();
+        self.0.database.write_blocking(move |tx| {
+            keys.iter().for_each(|key| tx.delete(REFERENCES, key));
+            Ok::<_, metadata::Error>(())
+        })?;
+        let mut catalog = self.write();
+        references.iter().for_each(|reference| catalog.unrefer(reference));
+        Ok(())
+    }
+
+    /// Removes an image's record and its names, and every layer that nothing refers to any more. Returns those, the topmost first.
+    pub(super) fn delete(&self, image: &Image, uses: &[Use]) -> Result<Vec<ChainId>, Error> {
+        let _turn = self.turn();
+        let rest: Vec<Arc<Image>> =
+            self.list().into_iter().filter(|other| other.id != image.id).collect();
+        let garbage = self.garbage(&rest, uses);
+        let keys: Vec<String> = image.references.iter().map(Reference::key).collect();
+        let (id, layers) = (image.id.clone(), garbage.clone());
+        self.0.database.write_blocking(move |tx: &mut Transaction<'_>| {
+            tx.delete(IMAGES, id.as_str());
+            keys.iter().for_each(|key| tx.delete(REFERENCES, key));
+            layers.iter().for_each(|layer| Snapshots::forget(tx, layer));
+            Ok::<_, metadata::Error>(())
+        })?;
+        {
+            let mut catalog = self.write();
+            image.references.iter().for_each(|reference| catalog.unrefer(reference));
+            catalog.images.remove(&image.id);
+        }
+        self.0.snapshots.discard(&garbage)?;
+        self.0.content.remove(&Digest::from(&image.id))?;
+        Ok(garbage)
+    }
+
+    /// Removes layers and blobs that nothing refers to: after the removal of a container whose image is gone, and at start.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`], [`Error::Snapshot`], [`Error::Content`].
+    pub fn sweep(&self, uses: &[Use]) -> Result<(), Error> {
+        let _turn = self.turn();
+        let garbage = self.garbage(&self.list(), uses);
+        if garbage.is_empty() {
+            return Ok(());
+        }
+        let layers = garbage.clone();
+        self.0.database.write_blocking(move |tx: &mut Transaction<'_>| {
+            layers.iter().for_each(|layer| Snapshots::forget(tx, layer));
+            Ok::<_, metadata::Error>(())
+        })?;
+        Ok(self.0.snapshots.discard(&garbage)?)
+    }
+
+    /// Removes blobs that no image's record names. Only at start: an import stores its blobs before its record.
+    ///
+    /// # Errors
+    /// [`Error::Content`], [`Error::Metadata`].
+    pub fn sweep_blobs(&self) -> Result<(), Error> {
+        let records = self.0.database.list(IMAGES)?;
+        let named: HashSet<String> = records.into_iter().map(|(key, _)| key).collect();
+        for digest in self.0.content.list()? {
+            if !named.contains(digest.as_str()) {
+                self.0.content.remove(&digest)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn garbage(&self, images: &[Arc<Image>], uses: &[Use]) -> Vec<ChainId> {
+        let mut roots: HashSet<ChainId> = self.0.snapshots.leased().into_iter().collect();
+        roots.extend(images.iter().filter_map(|image| image.top_layer().cloned()));
+        roots.extend(uses.iter().filter_map(|user| user.top_layer.clone()));
+        gc::unreferenced(&self.0.snapshots.layers(), &roots)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.0.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.0.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Catalog {
+    /// Points a name to an image, away from another one if need be.
+    fn refer(&mut self, reference: Reference, id: ImageId) {
+        self.unrefer(&reference);
+        let Some(image) = self.images.get_mut(&id) else { return };
+        let image = Arc::make_mut(image);
+        image.references.push(reference.clone());
+        image.references.sort();
+        self.references.insert(reference.key(), (reference, id));
+    }
+
+    fn unrefer(&mut self, reference: &Reference) {
+        let Some((_, id)) = self.references.remove(&reference.key()) else { return };
+        if let Some(image) = self.images.get_mut(&id) {
+            let key = reference.key();
+            Arc::make_mut(image).references.retain(|other| other.key() != key);
+        }
+    }
+
+    /// Returns the one image whose id begins with `text`.
+    fn by_prefix(&self, text: &str) -> Option<Arc<Image>> {
+        let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+        if prefix.is_empty()
+            || !prefix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        {
+            return None;
+        }
+        let mut found = self.images.values().filter(|image| image.id.hex().starts_with(prefix));
+        let first = found.next()?;
+        found.next().is_none().then(|| Arc::clone(first))
+    }
+}
