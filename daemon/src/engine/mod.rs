@@ -1,6 +1,7 @@
 //! The engine: one file per use case. It knows neither HTTP nor gRPC nor JSON.
 
 pub mod error;
+pub mod info;
 mod types;
 
 use std::{os::fd::OwnedFd, sync::Arc};
