@@ -5,4 +5,3 @@
 
 pub mod container;
 pub mod go_json;
-pub mod system;
