@@ -1,3 +1,3 @@
-//! Placeholder of the first build.
-
+//! x
+mod logger;
 fn main() {}
