@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    task::{Context, Poll},
 };
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -21,12 +22,21 @@ impl Descriptor {
         if !flags.contains(OFlag::O_NONBLOCK) {
             fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         }
-        Ok(Self(AsyncFd::new(fd)?))
+        // tokio's objection is to types whose descriptor changes while it is registered; an OwnedFd's does not, and the
+        // function it would have instead is unsafe, which has no place here.
+        #[expect(deprecated, reason = "see above")]
+        let watched = AsyncFd::new(fd)?;
+        Ok(Self(watched))
     }
 
     /// Waits until a read would not block.
     pub async fn readable(&self) -> io::Result<()> {
         self.0.readable().await.map(|mut guard| guard.retain_ready())
+    }
+
+    /// [`Self::readable`] as a poll, for whoever waits for several; one task at a time.
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(context).map_ok(|mut guard| guard.retain_ready())
     }
 
     /// Waits until a write would not block.

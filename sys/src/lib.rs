@@ -11,6 +11,7 @@ pub mod link;
 pub mod mountapi;
 pub mod openat2;
 pub mod pidfd;
+pub mod pipe;
 pub mod process;
 pub mod pty;
 pub mod seccomp;
