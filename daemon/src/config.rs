@@ -1,6 +1,38 @@
 //! `daemon.json` and flags (raw) → [`Config`] (checked), handed down by value. There are no globals.
+//!
+//! Keys and texts are dockerd's, see `dockerd(8)`: a key that nobody knows, and one that stands both in the file and on the command
+//! line, end the start. A key that dockerd knows and we do not honour is refused too, rather than ignored.
 
-use std::path::PathBuf;
+mod file;
+mod flags;
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use cleat_proto::docker::container::Ulimit;
+use sha2::{Digest, Sha256};
+
+pub use flags::Flags;
+
+use file::File;
+
+/// What must survive a reboot, unless told otherwise.
+const DEFAULT_ROOT: &str = "/var/lib/cleat";
+/// What must not.
+const DEFAULT_STATE: &str = "/run/cleat";
+/// Where clients look.
+const DEFAULT_SOCKET: &str = "/run/cleat.sock";
+/// The options' file; it may be missing, one that was named may not.
+pub const DEFAULT_FILE: &str = "/etc/cleat/daemon.json";
+/// Our own runtime's name towards clients.
+const NATIVE_RUNTIME: &str = "runc";
+/// dockerd's default.
+const DEFAULT_SHM_BYTES: u64 = 64 << 20;
+/// Logging drivers that we have.
+pub const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
 
 /// What the daemon was told, checked.
 #[derive(Clone, Debug)]
@@ -11,14 +43,24 @@ pub struct Config {
     pub state: PathBuf,
     /// Tells two daemons' kernel objects apart: empty for the default root, else a few hex digits of a hash of the root.
     pub suffix: String,
+    /// Where clients come in.
+    pub hosts: Vec<Host>,
+    /// Whose unix sockets are, beside root's; empty for nobody's.
+    pub group: String,
+    /// Where our pid is written.
+    pub pidfile: PathBuf,
+    /// What is logged, and how.
+    pub log: Log,
     /// The shim's binary.
     pub shim: PathBuf,
     /// Names to runtimes; `default_runtime` is one of them.
-    pub runtimes: std::collections::BTreeMap<String, Runtime>,
+    pub runtimes: BTreeMap<String, Runtime>,
     /// `cleat-runc`, shown as `runc` where Docker shows that.
     pub default_runtime: String,
     /// The init binary for `--init`, if there is one.
     pub init: Option<PathBuf>,
+    /// Containers that do not say get an init.
+    pub init_by_default: bool,
     /// Before a container's own cgroup, `/cleat[-suffix]` unless configured.
     pub cgroup_parent: String,
     /// The default bridge.
@@ -26,11 +68,41 @@ pub struct Config {
     /// `log-driver` and `log-opts`.
     pub log_driver: String,
     /// Options for containers that name none.
-    pub log_opts: std::collections::BTreeMap<String, String>,
+    pub log_opts: BTreeMap<String, String>,
     /// `default-shm-size`.
     pub shm_size_bytes: u64,
+    /// `default-ulimits`: for containers that do not name the limit.
+    pub ulimits: Vec<Ulimit>,
     /// Stop every container at SIGTERM, as Docker does.
     pub stop_containers: bool,
+    /// How long that may take.
+    pub shutdown_timeout: std::time::Duration,
+    /// `label`: what `/info` shows.
+    pub labels: Vec<String>,
+    /// `registry-mirrors`.
+    pub registry_mirrors: Vec<String>,
+    /// `insecure-registries`.
+    pub insecure_registries: Vec<String>,
+}
+
+/// Where clients come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// `unix:///path`
+    Unix(PathBuf),
+    /// `tcp://address:port`
+    Tcp(String),
+    /// `fd://`: what the service manager passes.
+    Inherited,
+}
+
+/// What the daemon logs of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least that is shown.
+    pub level: tracing::Level,
+    /// One JSON object a line.
+    pub json: bool,
 }
 
 /// One OCI runtime.
@@ -42,4 +114,347 @@ pub struct Runtime {
     pub args: Vec<String>,
     /// It is our own `cleat-runc`.
     pub native: bool,
+}
+
+/// Why the options do not make a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file.
+    #[error("unable to configure the Docker daemon with file {path}: {reason}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What Docker says.
+        reason: String,
+    },
+    /// A value.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+fn invalid(message: impl fmt::Display) -> Error {
+    Error::Invalid(message.to_string())
+}
+
+/// Reads the file that the flags name, merges both, and checks the values.
+///
+/// # Errors
+/// [`Error`], in dockerd's words.
+pub fn load(flags: &Flags) -> Result<Config, Error> {
+    let given = flags.as_file()?;
+    let from_file = read_file(flags.config_file.as_deref(), &given)?;
+    check(from_file.or(given))
+}
+
+fn read_file(named: Option<&Path>, flags: &File) -> Result<File, Error> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    let failed = |reason: String| Error::File { path: path.to_owned(), reason };
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(File::default());
+        }
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    File::parse(&text, flags).map_err(failed)
+}
+
+/// Raw → checked.
+fn check(raw: File) -> Result<Config, Error> {
+    let root = absolute(raw.data_root.as_deref().unwrap_or(DEFAULT_ROOT))?;
+    let state = absolute(raw.exec_root.as_deref().unwrap_or(DEFAULT_STATE))?;
+    let suffix = suffix(&root);
+    let runtimes = runtimes(&raw)?;
+    let default_runtime = raw.default_runtime.clone().unwrap_or_else(|| NATIVE_RUNTIME.to_owned());
+    if !runtimes.contains_key(&default_runtime) {
+        return Err(invalid(format_args!(
+            "specified default runtime '{default_runtime}' does not exist"
+        )));
+    }
+    let log_driver = raw.log_driver.clone().unwrap_or_else(|| LOG_DRIVERS[0].to_owned());
+    if !LOG_DRIVERS.contains(&log_driver.as_str()) {
+        return Err(invalid(format_args!(
+            "logger: no log driver named '{log_driver}' is registered"
+        )));
+    }
+    let shutdown_timeout = match raw.shutdown_timeout.unwrap_or(15) {
+        // Docker's "for ever"; nobody waits longer than this.
+        negative if negative < 0 => 24 * 3600,
+        seconds => seconds.unsigned_abs(),
+    };
+    Ok(Config {
+        hosts: hosts(&raw)?,
+        group: raw.group.clone().unwrap_or_else(|| "docker".to_owned()),
+        pidfile: raw.pidfile.clone().map_or_else(|| state.join("cleatd.pid"), PathBuf::from),
+        log: log(&raw)?,
+        shim: sibling("containerd-shim-cleat-v1"),
+        runtimes,
+        default_runtime,
+        init: init(&raw)?,
+        init_by_default: raw.init.unwrap_or(false),
+        cgroup_parent: raw
+            .cgroup_parent
+            .clone()
+            .unwrap_or_else(|| format!("/{}", named("cleat", &suffix))),
+        network: network(&raw, &suffix)?,
+        log_driver,
+        log_opts: raw.log_opts.clone().unwrap_or_default(),
+        shm_size_bytes: raw
+            .default_shm_size
+            .as_ref()
+            .map_or(Ok(DEFAULT_SHM_BYTES), file::Size::bytes)?,
+        ulimits: raw.default_ulimits.clone().unwrap_or_default().into_values().collect(),
+        stop_containers: stop_containers(&raw)?,
+        shutdown_timeout: std::time::Duration::from_secs(shutdown_timeout),
+        labels: labels(&raw)?,
+        registry_mirrors: raw.registry_mirrors.clone().unwrap_or_default(),
+        insecure_registries: raw.insecure_registries.clone().unwrap_or_default(),
+        root,
+        state,
+        suffix,
+    })
+}
+
+fn absolute(path: &str) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|error| invalid(format_args!("{path:?}: {error}")))
+}
+
+/// Names derived from this keep two daemons' links, tables and cgroups apart.
+fn suffix(root: &Path) -> String {
+    if root == Path::new(DEFAULT_ROOT) {
+        return String::new();
+    }
+    let hash = Sha256::digest(root.as_os_str().as_encoded_bytes());
+    hash[..3].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn named(base: &str, suffix: &str) -> String {
+    if suffix.is_empty() { base.to_owned() } else { format!("{base}-{suffix}") }
+}
+
+fn hosts(raw: &File) -> Result<Vec<Host>, Error> {
+    if raw.tlsverify == Some(true) || raw.tls == Some(true) {
+        return Err(invalid("TLS is not implemented by cleat yet"));
+    }
+    let Some(texts) = &raw.hosts else { return Ok(vec![Host::Unix(DEFAULT_SOCKET.into())]) };
+    texts.iter().map(|text| host(text, raw.tls == Some(false))).collect()
+}
+
+fn host(text: &str, plain_tcp: bool) -> Result<Host, Error> {
+    match text.split_once("://") {
+        Some(("unix", "")) => Ok(Host::Unix(DEFAULT_SOCKET.into())),
+        Some(("unix", path)) => absolute(path).map(Host::Unix),
+        Some(("fd", _)) => Ok(Host::Inherited),
+        Some(("tcp", _)) if !plain_tcp => Err(invalid(format_args!(
+            "refusing to listen on {text} without TLS: whoever reaches it is root on this host. Say --tls=false if that is wanted"
+        ))),
+        Some(("tcp", address)) if address.contains(':') => Ok(Host::Tcp(address.to_owned())),
+        Some(("tcp", address)) => Ok(Host::Tcp(format!("{address}:2375"))),
+        _ => Err(invalid(format_args!("unable to parse the host {text:?}: invalid bind address"))),
+    }
+}
+
+fn log(raw: &File) -> Result<Log, Error> {
+    let level = match (raw.debug, raw.log_level.as_deref()) {
+        (Some(true), _) | (_, Some("debug")) => tracing::Level::DEBUG,
+        (_, None | Some("info")) => tracing::Level::INFO,
+        (_, Some("trace")) => tracing::Level::TRACE,
+        (_, Some("warn")) => tracing::Level::WARN,
+        (_, Some("error" | "fatal" | "panic")) => tracing::Level::ERROR,
+        (_, Some(other)) => return Err(invalid(format_args!("invalid logging level: {other}"))),
+    };
+    let json = match raw.log_format.as_deref() {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => return Err(invalid(format_args!("invalid log format: {other}"))),
+    };
+    Ok(Log { level, json })
+}
+
+fn runtimes(raw: &File) -> Result<BTreeMap<String, Runtime>, Error> {
+    let native = Runtime { path: sibling("cleat-runc"), args: Vec::new(), native: true };
+    let mut runtimes = BTreeMap::from([(NATIVE_RUNTIME.to_owned(), native)]);
+    for (name, runtime) in raw.runtimes.iter().flatten() {
+        if name == NATIVE_RUNTIME {
+            return Err(invalid(format_args!("runtime name '{name}' is reserved")));
+        }
+        if runtime.runtime_type.as_deref().is_some_and(|kind| !kind.is_empty()) {
+            return Err(invalid(format_args!(
+                "runtime '{name}': runtimeType is not implemented by cleat yet"
+            )));
+        }
+        let path = runtime.path.clone().filter(|path| !path.is_empty());
+        let path = path.ok_or_else(|| {
+            invalid(format_args!(
+                "runtime '{name}': either a runtimeType or a path must be configured"
+            ))
+        })?;
+        let path = if path.contains('/') {
+            PathBuf::from(path)
+        } else {
+            in_path(&path).unwrap_or_else(|| path.into())
+        };
+        let args = runtime.runtime_args.clone().unwrap_or_default();
+        runtimes.insert(name.clone(), Runtime { path, args, native: false });
+    }
+    Ok(runtimes)
+}
+
+fn init(raw: &File) -> Result<Option<PathBuf>, Error> {
+    let Some(named) = &raw.init_path else {
+        return Ok(in_path("docker-init").or_else(|| in_path("tini-static")));
+    };
+    let found = if named.contains('/') { Some(PathBuf::from(named)) } else { in_path(named) };
+    match found.filter(|path| path.is_file()) {
+        Some(path) => Ok(Some(path)),
+        None => Err(invalid(format_args!("init binary {named:?} not found"))),
+    }
+}
+
+fn network(raw: &File, suffix: &str) -> Result<crate::network::Config, Error> {
+    let bridge = raw.bridge.clone().unwrap_or_default();
+    if raw.bip.is_some() && bridge == "none" {
+        return Err(invalid(
+            "You specified -b & --bip, mutually exclusive options. Please specify only one",
+        ));
+    }
+    let mtu = raw.mtu.unwrap_or(0);
+    let mtu =
+        u32::try_from(mtu).map_err(|_| invalid(format_args!("invalid default MTU: {mtu}")))?;
+    let addresses = raw.dns.clone().unwrap_or_default();
+    for address in addresses.iter().chain(&raw.ip) {
+        address
+            .parse::<std::net::IpAddr>()
+            .map_err(|_| invalid(format_args!("{address} is not an ip address")))?;
+    }
+    Ok(crate::network::Config {
+        bridge: match bridge.as_str() {
+            "none" => None,
+            "" if suffix.is_empty() => Some("cleat0".to_owned()),
+            "" => Some(named("cleat", suffix)),
+            name => Some(name.to_owned()),
+        },
+        bip: raw.bip.clone(),
+        mtu,
+        suffix: suffix.to_owned(),
+        dns: addresses,
+        dns_search: raw.dns_search.clone().unwrap_or_default(),
+        dns_opts: raw.dns_opts.clone().unwrap_or_default(),
+        default_host_ip: raw.ip.clone().unwrap_or_else(|| "0.0.0.0".to_owned()),
+        icc: raw.icc.unwrap_or(true),
+    })
+}
+
+/// Containers outlive the daemon unless `--stop-containers` says otherwise: Docker's `live-restore` is always on.
+fn stop_containers(raw: &File) -> Result<bool, Error> {
+    match (raw.stop_containers, raw.live_restore) {
+        (Some(true), Some(true)) => {
+            Err(invalid("live-restore and stop-containers are mutually exclusive"))
+        }
+        (None, Some(false)) => Ok(true),
+        (stop, _) => Ok(stop.unwrap_or(false)),
+    }
+}
+
+fn labels(raw: &File) -> Result<Vec<String>, Error> {
+    let labels = raw.labels.clone().unwrap_or_default();
+    match labels.iter().find(|label| !label.contains('=')) {
+        Some(bad) => Err(invalid(format_args!("bad attribute format: {bad}"))),
+        None => Ok(labels),
+    }
+}
+
+/// A program of ours: beside this one, else in `PATH`.
+fn sibling(name: &str) -> PathBuf {
+    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
+    beside.filter(|path| path.is_file()).or_else(|| in_path(name)).unwrap_or_else(|| name.into())
+}
+
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Config, String> {
+        let file = File::parse(text.as_bytes(), &File::default())?;
+        check(file).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        assert_eq!(parsed(text).map(|_| ()).unwrap_err(), expected, "{text}");
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        let config = parsed("").unwrap();
+        assert_eq!(config.root, Path::new("/var/lib/cleat"));
+        assert_eq!((config.suffix.as_str(), config.cgroup_parent.as_str()), ("", "/cleat"));
+        assert_eq!(config.network.bridge.as_deref(), Some("cleat0"));
+        assert_eq!(config.hosts, [Host::Unix(DEFAULT_SOCKET.into())]);
+        assert!(!config.stop_containers);
+    }
+
+    #[test]
+    fn two_roots_share_no_name() {
+        let config = parsed(r#"{"data-root":"/tmp/other"}"#).unwrap();
+        assert_eq!(config.suffix.len(), 6);
+        assert_eq!(config.cgroup_parent, format!("/cleat-{}", config.suffix));
+        assert!(
+            config.network.bridge.unwrap().len() < 16,
+            "an interface's name has 15 bytes at most"
+        );
+    }
+
+    #[test]
+    fn unknown_and_unsupported_keys_end_the_start() {
+        refused(
+            r#"{"nosuch":1}"#,
+            "the following directives don't match any configuration option: nosuch",
+        );
+        refused(
+            r#"{"userns-remap":"x"}"#,
+            "the following directives are not implemented by cleat yet: userns-remap",
+        );
+        refused("[]", "json: cannot unmarshal array into Go value of type map[string]interface {}");
+    }
+
+    #[test]
+    fn a_key_in_file_and_flag_ends_the_start() {
+        let flags = File { debug: Some(true), ..File::default() };
+        assert_eq!(
+            File::parse(br#"{"debug":false}"#, &flags).unwrap_err(),
+            "the following directives are specified both as a flag and in the configuration file: debug: (from flag: true, from file: false)"
+        );
+    }
+
+    #[test]
+    fn tcp_needs_a_word() {
+        assert!(parsed(r#"{"hosts":["tcp://127.0.0.1:1"]}"#).is_err());
+        let config = parsed(r#"{"hosts":["tcp://127.0.0.1:1","fd://"],"tls":false}"#).unwrap();
+        assert_eq!(config.hosts, [Host::Tcp("127.0.0.1:1".into()), Host::Inherited]);
+    }
+
+    #[test]
+    fn sizes_and_limits_are_read() {
+        let config = parsed(
+            r#"{"default-shm-size":"128M","default-ulimits":{"nofile":{"Name":"nofile","Hard":2,"Soft":1}},"log-opts":{"max-size":"1m"}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.shm_size_bytes, 128 << 20);
+        assert_eq!((config.ulimits[0].hard, config.ulimits[0].soft), (2, 1));
+        assert_eq!(config.log_opts["max-size"], "1m");
+    }
+
+    #[test]
+    fn bad_values_have_dockers_words() {
+        refused(r#"{"default-runtime":"x"}"#, "specified default runtime 'x' does not exist");
+        refused(r#"{"log-driver":"x"}"#, "logger: no log driver named 'x' is registered");
+        refused(r#"{"log-level":"x"}"#, "invalid logging level: x");
+        refused(r#"{"labels":["x"]}"#, "bad attribute format: x");
+    }
 }

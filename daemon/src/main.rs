@@ -5,6 +5,7 @@ mod archive;
 mod config;
 mod container;
 mod content;
+mod daemon;
 mod engine;
 mod event;
 mod gc;
@@ -16,4 +17,32 @@ mod spec;
 mod task;
 mod volume;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use config::Flags;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let config = match config::load(&flags) {
+        Ok(config) => config,
+        Err(error) => return fail(&error),
+    };
+    if flags.validate {
+        println!("configuration OK");
+        return ExitCode::SUCCESS;
+    }
+    let log = daemon::trace(config.log);
+    match daemon::runtime().and_then(|runtime| runtime.block_on(daemon::run(config, flags, log))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.as_ref()),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let text: Vec<String> = causes.map(ToString::to_string).collect();
+    eprintln!("failed to start daemon: {}", text.join(": "));
+    ExitCode::FAILURE
+}

@@ -1,1 +1,45 @@
 //! HTTP: routes, a file per resource.
+//!
+//! A resource file offers `pub fn routes() -> Router<Engine>`; [`router`] puts them together. Its handlers turn path, query and
+//! body into types, call the engine, and render what it answers; they decide nothing. What they have at hand:
+//!
+//! * `State(engine): State<Engine>`, `Path(name): Path<String>` (axum's; percent-escapes are undone);
+//! * [`version::ApiVersion`]: the version of the request, for gates: `version.since(1, 42)`;
+//! * [`query::Query`]: the query string by Go's rules: `get`, `optional`, `all` (repeated), `bool`, `bool_or`, `int` (Docker's 500
+//!   for a wrong one), `filters()?` → [`query::Filters`] with `only(&[known keys])?`, `exact`, `any`, `labels`, `bool`, `until`;
+//! * [`body::Json`]`<T>`: a JSON body read as Go reads it (`T: Deserialize + Default`, its name as in Go, since error texts
+//!   have it); [`body::read`] and the bare `axum::body::Body` for anything else;
+//! * answers: [`body::ok`]`(&value)`, [`body::json`]`(status, &value)`, [`body::no_content`]`()`, all as [`error::Result`];
+//! * errors: [`error::Error`]; the engine's become one by `?`; [`error::Error::not_implemented`]`("what")` is 501;
+//! * streams: [`body::channel`]`(queue)` gives a [`body::Sender`] and the `Body` for [`body::stream`]`(content_type, body)`; the sender
+//!   has `send`, `line` (JSON and `\n`), `progress` (JSON and `\r\n`), `blocking_…` twins for threads, `closed` (the client went);
+//! * [`hijack::Socket`]: the connection itself: `take` it, or learn that the client is `gone`.
+//!
+//! The version prefix, HEAD, OPTIONS, the daemon's headers and "page not found" are taken care of.
+//! A segment in a path is `{name}`; image names contain slashes, so their file takes `/images/{*rest}` and looks at its end.
+
+pub mod body;
+pub mod error;
+pub mod hijack;
+pub mod listen;
+pub mod query;
+pub mod server;
+pub mod system;
+pub mod time;
+pub mod unimplemented;
+pub mod version;
+
+use axum::{Router, middleware};
+
+use crate::engine::Engine;
+
+/// All routes.
+pub fn router(engine: Engine) -> Router {
+    Router::new()
+        .merge(system::routes())
+        .merge(unimplemented::routes())
+        .route_layer(middleware::from_fn(version::gate))
+        .fallback(error::page_not_found)
+        .method_not_allowed_fallback(error::page_not_found)
+        .with_state(engine)
+}

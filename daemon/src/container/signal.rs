@@ -63,7 +63,7 @@ pub fn parse(text: &str) -> Option<i32> {
     if let Some(offset) = name.strip_prefix("RTMAX-") {
         return Some(RTMAX - offset.parse::<i32>().ok()?).filter(|n| (RTMIN..=RTMAX).contains(n));
     }
-    NAMES.iter().find(|(known, number)| *known == name).map(|(_, number)| *number)
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod exec;
 mod exit;
 pub mod fault;
 mod index;
+pub mod info;
 mod paths;
 mod pause;
 mod prune;

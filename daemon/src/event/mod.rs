@@ -124,6 +124,12 @@ impl Bus {
         Subscription { past: listeners.past.iter().cloned().collect(), live }
     }
 
+    /// Counts those who listen.
+    pub fn listeners(&self) -> usize {
+        let listeners = self.lock();
+        listeners.live.iter().filter(|listener| !listener.is_closed()).count()
+    }
+
     /// Ends every subscription: the daemon is shutting down.
     pub fn close(&self) {
         self.lock().live.clear();

@@ -5,3 +5,4 @@
 
 pub mod container;
 pub mod go_json;
+pub mod system;

@@ -1,0 +1,265 @@
+//! Taking the client's socket away from HTTP.
+//!
+//! Attach and exec go on as a raw stream after their request: 101 where the client asked to upgrade, 200 with an unframed body
+//! where it did not. hyper can do the first and would chunk the second, so there is one way for both: hyper works on a
+//! [`Socket`] from which the stream can be taken; the handler asks for it and never answers; the connection's task ends hyper,
+//! and gives the descriptor and whatever hyper had read beyond the request to the waiting continuation.
+//! Source: Engine API v1.51, ContainerAttach, "Hijacking".
+
+use std::{
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use axum::{extract::FromRequestParts, response::Response};
+use http::{HeaderMap, header, request::Parts};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd},
+    sync::{Notify, oneshot},
+};
+
+use super::{error::Error, server::Stream};
+
+/// The socket of one connection, shared by hyper, the handler and the connection's task.
+#[derive(Clone)]
+pub struct Socket(Arc<Shared>);
+
+struct Shared {
+    stream: Mutex<Option<Stream>>,
+    taker: Mutex<Option<oneshot::Sender<Taken>>>,
+    wanted: Notify,
+}
+
+/// A connection that is no longer HTTP's.
+pub struct Taken {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// What the client had sent already.
+    pub early: Vec<u8>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Socket {
+    type Rejection = Error;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Error::internal("the connection cannot be taken over"))
+    }
+}
+
+impl Socket {
+    /// Wraps a fresh connection.
+    pub fn new(stream: Stream) -> Self {
+        Self(Arc::new(Shared {
+            stream: Mutex::new(Some(stream)),
+            taker: Mutex::new(None),
+            wanted: Notify::new(),
+        }))
+    }
+
+    /// Takes the connection; `then` goes on with it in a task of its own. Never returns: the connection's task drops the
+    /// handler. The request's body must have been read.
+    pub async fn take<F, Fut>(&self, then: F) -> Response
+    where
+        F: FnOnce(Taken) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        let (sender, receiver) = oneshot::channel();
+        *lock(&self.0.taker) = Some(sender);
+        tokio::spawn(async move {
+            // An error means that the client was gone first.
+            if let Ok(taken) = receiver.await {
+                then(taken).await;
+            }
+        });
+        self.0.wanted.notify_one();
+        std::future::pending().await
+    }
+
+    /// Resolves when a handler wants the socket.
+    pub async fn hijack_wanted(&self) {
+        self.0.wanted.notified().await;
+    }
+
+    /// Gives the socket to the handler's continuation.
+    pub fn hand_over(&self, early: &[u8]) {
+        let (Some(stream), Some(taker)) = (lock(&self.0.stream).take(), lock(&self.0.taker).take())
+        else {
+            return;
+        };
+        match into_fd(stream) {
+            // The continuation waits for it, or the daemon is ending.
+            Ok(fd) => drop(taker.send(Taken { fd, early: early.to_vec() })),
+            Err(error) => tracing::debug!(%error, "a connection was lost when it was taken over"),
+        }
+    }
+
+    /// Resolves when the client has gone for good. (On a unix socket one that only closed its sending side still listens; TCP
+    /// cannot tell the two apart.)
+    pub async fn gone(&self) {
+        let Some((fd, gone)) = self.watch() else { return };
+        let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE) else {
+            return std::future::pending().await;
+        };
+        loop {
+            // First the guard: what happens after it was cleared wakes us again.
+            if has_event(fd.get_ref().as_fd(), gone) {
+                return;
+            }
+            let Ok(mut guard) = fd.readable().await else { return };
+            guard.clear_ready();
+        }
+    }
+
+    fn watch(&self) -> Option<(OwnedFd, PollFlags)> {
+        match lock(&self.0.stream).as_ref()? {
+            Stream::Unix(stream) => {
+                Some((stream.as_fd().try_clone_to_owned().ok()?, PollFlags::POLLHUP))
+            }
+            Stream::Tcp(stream) => {
+                let flags = PollFlags::POLLHUP | PollFlags::from_bits_retain(libc::POLLRDHUP);
+                Some((stream.as_fd().try_clone_to_owned().ok()?, flags))
+            }
+        }
+    }
+}
+
+fn has_event(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
+    let mut fds = [PollFd::new(fd, flags)];
+    let ready = poll(&mut fds, PollTimeout::ZERO);
+    let seen = fds[0].revents().unwrap_or(PollFlags::empty());
+    ready.is_ok() && seen.intersects(flags | PollFlags::POLLERR | PollFlags::POLLNVAL)
+}
+
+fn into_fd(stream: Stream) -> io::Result<OwnedFd> {
+    Ok(match stream {
+        Stream::Unix(stream) => stream.into_std()?.into(),
+        Stream::Tcp(stream) => stream.into_std()?.into(),
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the client asked for 101.
+#[derive(Clone, Copy, Debug)]
+pub struct Upgrade(pub bool);
+
+impl<S: Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = std::convert::Infallible;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(wants_upgrade(&parts.headers)))
+    }
+}
+
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
+/// The media type of a framed stream.
+pub const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+/// The media type of a terminal's stream; before API 1.42 of both.
+pub const RAW: &str = "application/vnd.docker.raw-stream";
+
+/// Which of the two an answer says.
+pub fn media_type(tty: bool, version: super::version::ApiVersion) -> &'static str {
+    if tty || !version.since(1, 42) { RAW } else { MULTIPLEXED }
+}
+
+/// The response head, which is written by hand since HTTP's part is over.
+pub fn head(upgrade: Upgrade, media_type: &str) -> String {
+    if upgrade.0 {
+        format!(
+            "HTTP/1.1 101 UPGRADED\r\nContent-Type: {media_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        )
+    } else {
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\n\r\n")
+    }
+}
+
+impl Taken {
+    /// Writes a few bytes, which a fresh connection's buffer always has room for.
+    ///
+    /// # Errors
+    /// If the client is gone.
+    pub fn write(&self, text: &[u8]) -> io::Result<()> {
+        let mut file = std::fs::File::from(self.fd.try_clone()?);
+        file.write_all(text)
+    }
+
+    /// Writes a text as one frame of stderr, or bare to a terminal.
+    ///
+    /// # Errors
+    /// If the client is gone.
+    pub fn write_error(&self, tty: bool, text: &str) -> io::Result<()> {
+        if tty {
+            return self.write(text.as_bytes());
+        }
+        let mut frame = vec![2, 0, 0, 0];
+        frame.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+        frame.extend_from_slice(text.as_bytes());
+        self.write(&frame)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match lock(&self.0.stream).as_mut() {
+            Some(stream) => Pin::new(stream).poll_read(cx, buf),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match lock(&self.0.stream).as_mut() {
+            Some(stream) => Pin::new(stream).poll_write(cx, buf),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match lock(&self.0.stream).as_mut() {
+            Some(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            None => Poll::Pending,
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match lock(&self.0.stream).as_mut() {
+            Some(stream) => Pin::new(stream).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match lock(&self.0.stream).as_mut() {
+            Some(stream) => Pin::new(stream).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}

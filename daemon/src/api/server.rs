@@ -1,0 +1,254 @@
+//! Where requests come from: the accept loop, a task per connection, and its limits.
+//!
+//! The loop is ours rather than a framework's because a handler must be able to take the socket itself (see
+//! [`super::hijack`]), and because the listeners are of several kinds.
+//!
+//! What holds against hostile clients: at most [`MAX_CONNECTIONS`] at a time, a request head of at most [`MAX_HEAD_BYTES`] that
+//! arrives within [`HEAD_TIMEOUT`] (this is also how long an idle connection is kept), bodies read only as far as a handler asks.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{Method, Request, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use super::{error, hijack::Socket, version};
+
+/// How many clients are served at a time; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 4096;
+/// The longest request head. (Go's default is 1 MiB, which no client needs.)
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// How long a client may take over a request's head, and how long an idle connection is kept.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long requests in flight may take once the daemon was told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A bound socket.
+pub enum Listener {
+    /// `unix://`, or inherited.
+    Unix(UnixListener),
+    /// `tcp://`, or inherited.
+    Tcp(TcpListener),
+}
+
+/// A client's connection.
+pub enum Stream {
+    /// Of a unix socket.
+    Unix(UnixStream),
+    /// Of a TCP socket.
+    Tcp(TcpStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let stream = listener.accept().await?.0;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+        }
+    }
+}
+
+/// Serves until `stop`, then lets requests in flight finish for a while.
+pub async fn serve(router: Router, listeners: Vec<Listener>, stop: CancellationToken) {
+    let connections = TaskTracker::new();
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let kill = CancellationToken::new();
+    for listener in listeners {
+        let (router, slots) = (router.clone(), Arc::clone(&slots));
+        let (stop, kill, tracker) = (stop.clone(), kill.clone(), connections.clone());
+        connections.spawn(async move {
+            while let Some(stream) = next_client(&listener, &stop).await {
+                let slot = tokio::select! {
+                    slot = Arc::clone(&slots).acquire_owned() => slot,
+                    () = stop.cancelled() => return,
+                };
+                let (router, stop, kill) = (router.clone(), stop.clone(), kill.clone());
+                tracker.spawn(async move {
+                    tokio::select! {
+                        () = connection(router, stream, stop) => {}
+                        () = kill.cancelled() => {}
+                    }
+                    drop(slot);
+                });
+            }
+        });
+    }
+    stop.cancelled().await;
+    connections.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+        tracing::info!(connections = connections.len(), "requests in flight are given up");
+        kill.cancel();
+        connections.wait().await;
+    }
+}
+
+/// Waits for a client; `None` when the daemon stops.
+async fn next_client(listener: &Listener, stop: &CancellationToken) -> Option<Stream> {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return None,
+        };
+        match accepted {
+            Ok(stream) => return Some(stream),
+            // A client that was gone before we came to it, or no descriptor left: the latter passes by itself.
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Serves one client until it goes, or a handler takes the socket.
+async fn connection(router: Router, stream: Stream, stop: CancellationToken) {
+    let socket = Socket::new(stream);
+    let service = service_fn(|request| {
+        let answer = answer(router.clone(), socket.clone(), request);
+        // Boxed: `into_parts` below wants a future that can be moved.
+        Box::pin(async move { Ok::<_, Infallible>(answer.await) })
+            as Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .half_close(true)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(socket.clone()), service);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return;
+            }
+            () = socket.hijack_wanted() => {
+                // What the client sent behind its request is in hyper's buffer.
+                let early = connection.into_parts().read_buf;
+                socket.hand_over(&early);
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Answers one request: what concerns every path, then the router.
+async fn answer(router: Router, socket: Socket, request: Request<Incoming>) -> Response {
+    let mut request = request.map(Body::new);
+    if let Some(expect) = request.headers().get(header::EXPECT) {
+        // hyper answers `100 Continue` by itself, and ignores what it does not know.
+        if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return StatusCode::EXPECTATION_FAILED.into_response();
+        }
+    }
+    version::strip_prefix(&mut request);
+    match *request.method() {
+        Method::OPTIONS => return options(),
+        Method::HEAD if !may_be_head(request.uri().path()) => return error::page_not_found().await,
+        _ => {}
+    }
+    request.extensions_mut().insert(socket);
+    match router.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// The router would answer HEAD wherever there is a GET; Docker does only here.
+fn may_be_head(path: &str) -> bool {
+    path == "/_ping" || (path.starts_with("/containers/") && path.ends_with("/archive"))
+}
+
+fn options() -> Response {
+    let mut response = StatusCode::OK.into_response();
+    response.headers_mut().extend(version::daemon_headers());
+    let no = http::HeaderValue::from_static("false");
+    response.headers_mut().insert("docker-experimental", no);
+    response
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
