@@ -1,8 +1,150 @@
-//! Placeholder of the first build.
+//! cleat-runc: the worker. Makes a container from an OCI bundle, and is gone once its program runs.
+//!
+//! A file per verb, with `runc`'s command line: `create.rs` (and `init.rs`, the container's side of it), `start.rs`, `run.rs`,
+//! `exec.rs`, `kill.rs`, `delete.rs`, `pause.rs`, `update.rs`, `inspect.rs` (state, list, ps), `features.rs` (features, spec). What
+//! they share: `spec.rs` (the configuration), `state.rs` (what is remembered), `channel.rs` (parent and child), `process.rs` (the
+//! last steps before a program), `rootfs/`, `cgroup/`, `seccomp/`.
+//!
+//! One thread and no runtime: code after `clone3` is as sound as before. Deliberately absent: checkpoint and restore, the systemd
+//! cgroup driver, rootless mode, idmapped mounts; asking for them is an error.
 
 #[allow(dead_code)]
 mod cgroup;
 #[allow(dead_code)]
 mod seccomp;
 
-fn main() {}
+mod agent;
+mod capability;
+mod channel;
+mod cli;
+mod console;
+mod create;
+mod delete;
+mod error;
+mod exec;
+mod features;
+mod foreground;
+mod hook;
+mod init;
+mod inspect;
+mod kill;
+mod log;
+mod lsm;
+mod namespace;
+mod pause;
+mod process;
+mod rootfs;
+mod run;
+mod selfexe;
+mod spec;
+mod start;
+mod state;
+mod sysctl;
+mod update;
+
+use cli::Arguments;
+use error::{Error, Result};
+use std::path::PathBuf;
+use std::process::exit;
+
+/// Where containers are remembered without `--root`.
+const DEFAULT_ROOT: &str = "/run/cleat-runc";
+
+/// The flags before the verb.
+#[derive(Debug)]
+pub struct Global {
+    /// The directory with one directory per container.
+    pub root: PathBuf,
+}
+
+fn main() {
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let (global, verb, words) = match begin(&words) {
+        Ok(Some(begun)) => begun,
+        Ok(None) => exit(0),
+        Err(error) => fail(&error.to_string(), 1),
+    };
+    // An exec's own failures are 255, which no program that was found would mean: engines tell them apart by it.
+    let (prefix, code) = match verb.as_str() {
+        "create" | "run" => (format!("runc {verb} failed: "), 1),
+        "exec" => ("exec failed: ".to_owned(), 255),
+        _ => (String::new(), 1),
+    };
+    match dispatch(&global, &verb, &words) {
+        Ok(code) => exit(code),
+        Err(error) => fail(&format!("{prefix}{error}"), code),
+    }
+}
+
+fn fail(message: &str, code: i32) -> ! {
+    log::error(message);
+    exit(code)
+}
+
+/// Reads the global flags; nothing is left to do after `--version` and `--help`.
+fn begin(words: &[String]) -> Result<Option<(Global, String, Vec<String>)>> {
+    let mut arguments = Arguments::parse(words, &cli::GLOBAL)?;
+    if arguments.has("version") {
+        println!("cleat-runc version {}\nspec: {}", env!("CARGO_PKG_VERSION"), spec::VERSION);
+        return Ok(None);
+    }
+    if arguments.has("help") || arguments.rest.is_empty() {
+        println!("{USAGE}");
+        return Ok(None);
+    }
+    let json = match arguments.value("log-format") {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => return Err(Error::Usage(format!("invalid log-format: {other}"))),
+    };
+    let path = arguments.path("log");
+    log::open(path.as_deref(), json, arguments.has("debug"))
+        .map_err(|error| Error::Invalid(format!("cannot open the log: {error}")))?;
+    arguments.refuse(&["systemd-cgroup"])?;
+    if !matches!(arguments.value("rootless"), None | Some("auto" | "false")) {
+        return Err(Error::Usage("--rootless is not supported by cleat-runc".to_owned()));
+    }
+    let root = arguments.path("root").unwrap_or_else(|| DEFAULT_ROOT.into());
+    let root = std::path::absolute(&root).map_err(|error| Error::Invalid(error.to_string()))?;
+    let words = arguments.rest.split_off(1);
+    Ok(arguments.rest.pop().map(|verb| (Global { root }, verb, words)))
+}
+
+fn dispatch(global: &Global, verb: &str, words: &[String]) -> Result<i32> {
+    log::debug(|| format!("{verb} {words:?}"));
+    let done = match verb {
+        "run" => return run::run(global, words),
+        "exec" => return exec::run(global, words),
+        "create" => create::run(global, words),
+        "start" => start::run(global, words),
+        "kill" => kill::run(global, words),
+        "delete" => delete::run(global, words),
+        "state" => inspect::state(global, words),
+        "list" => inspect::list(global, words),
+        "ps" => inspect::ps(global, words),
+        "pause" => pause::pause(global, words),
+        "resume" => pause::resume(global, words),
+        "update" => update::run(global, words),
+        "features" => features::features(words),
+        "spec" => features::write_spec(words),
+        "checkpoint" | "restore" | "events" => {
+            Err(Error::Usage(format!("{verb} is not supported by cleat-runc")))
+        }
+        other => Err(Error::Usage(format!("No help topic for '{other}'"))),
+    };
+    done.map(|()| 0)
+}
+
+const USAGE: &str = "\
+cleat-runc: makes containers from OCI bundles
+
+Usage: cleat-runc [--root DIR] [--log FILE] [--log-format text|json] [--debug] VERB [flags] [arguments]
+
+  create ID      make a container whose program waits for start
+  start ID       let it run
+  run ID         create and start; without --detach also wait and delete
+  exec ID CMD    run another process in it
+  kill ID [SIG]  send a signal (SIGTERM)
+  delete ID      remove what is left of it (--force: kill it first)
+  pause ID, resume ID, update ID, state ID, ps ID, list, features, spec";

@@ -3,7 +3,9 @@
 use crate::pidfd::PidFd;
 use crate::{Errno, Result};
 use nix::unistd::Pid;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The kernel's `struct clone_args`, version 2.
 #[repr(C)]
@@ -81,6 +83,29 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     let answer =
         unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
     Errno::result(answer).map(drop)
+}
+
+/// Becomes the program that `program` refers to, close-on-exec or not.
+///
+/// # Errors
+/// Comes back only with one. Source: `execveat(2)` with `AT_EMPTY_PATH`.
+pub fn execute(program: impl AsFd, args: &[CString], env: &[CString]) -> Result<Infallible> {
+    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
+        texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end with a null pointer and point to C strings; all of it lives across the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            args.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Err(Errno::last())
 }
 
 #[cfg(test)]

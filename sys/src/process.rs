@@ -101,7 +101,8 @@ pub fn set_io_priority(class: u8, level: u8) -> Result<()> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Scheduling {
-    size: u32,
+    /// Filled in by [`set_scheduling`].
+    pub size: u32,
     /// `SCHED_*`.
     pub policy: u32,
     /// `SCHED_FLAG_*`.
@@ -160,6 +161,15 @@ pub fn set_user(uid: u32, gid: u32) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)
+}
+
+/// Sets the NIS domain name of the UTS namespace.
+///
+/// # Errors
+/// `EINVAL` where it is longer than 64 bytes, `EPERM` without CAP_SYS_ADMIN. Source: `setdomainname(2)`.
+pub fn set_domain_name(name: &str) -> Result<()> {
+    // SAFETY: pointer and length are those of one string that lives across the call.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
 }
 
 /// Enters the namespaces of `kinds` (`CLONE_NEW*`) that `fd` stands for: one namespace file, or a pidfd and all that it is in.

@@ -1,0 +1,124 @@
+//! `features` (OCI runtime-spec, features.md) and `spec` (a `config.json` to begin with).
+
+use crate::cli::{Arguments, Syntax};
+use crate::error::{Context, Error, Result};
+use crate::{capability, spec};
+use serde_json::{Value, json};
+use std::io::Write;
+
+pub const FEATURES: Syntax = Syntax { values: &[], switches: &[], least: 0, most: 0 };
+pub const SPEC: Syntax =
+    Syntax { values: &["bundle,b"], switches: &["rootless"], least: 0, most: 0 };
+
+const MOUNT_OPTIONS: &str = "acl async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev \
+    nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev \
+    rdiratime relatime rexec rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate \
+    rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave strictatime suid \
+    symfollow sync unbindable";
+
+/// `features`: prints what this worker can do.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub fn features(words: &[String]) -> Result<()> {
+    Arguments::parse_verb("features", words, &FEATURES)?;
+    let words = |text: &str| Value::from(text.split_whitespace().collect::<Vec<_>>());
+    let document = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": spec::VERSION,
+        "hooks": words("prestart createRuntime createContainer startContainer poststart poststop"),
+        "mountOptions": words(MOUNT_OPTIONS),
+        "linux": {
+            "namespaces": words("cgroup ipc mount network pid time user uts"),
+            "capabilities": capability::names().collect::<Vec<_>>(),
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "seccomp": {
+                "enabled": true,
+                "actions": words("SCMP_ACT_ALLOW SCMP_ACT_ERRNO SCMP_ACT_KILL SCMP_ACT_KILL_PROCESS SCMP_ACT_KILL_THREAD \
+                    SCMP_ACT_LOG SCMP_ACT_NOTIFY SCMP_ACT_TRACE SCMP_ACT_TRAP"),
+                "operators": words("SCMP_CMP_EQ SCMP_CMP_GE SCMP_CMP_GT SCMP_CMP_LE SCMP_CMP_LT SCMP_CMP_MASKED_EQ SCMP_CMP_NE"),
+            },
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": false}},
+        },
+        "annotations": {"io.cleat.rootfs-mounts": "true", "io.cleat.version": env!("CARGO_PKG_VERSION")},
+        "potentiallyUnsafeConfigAnnotations": [],
+    });
+    println!("{document:#}");
+    Ok(())
+}
+
+/// `spec`: writes a `config.json` into the bundle.
+///
+/// # Errors
+/// Where there is one already.
+pub fn write_spec(words: &[String]) -> Result<()> {
+    let arguments = Arguments::parse_verb("spec", words, &SPEC)?;
+    arguments.refuse(&["rootless"])?;
+    let path = arguments.path("bundle").unwrap_or_default().join("config.json");
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+    let mut file = match made {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::State("File config.json exists. Remove it first".to_owned()));
+        }
+        made => made.context(|| format!("open {}", path.display()))?,
+    };
+    file.write_all(format!("{:#}\n", example()).as_bytes())
+        .context(|| format!("write {}", path.display()))
+}
+
+/// A shell with few rights, in namespaces of its own.
+fn example() -> Value {
+    let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
+    let mount = |at: &str, kind: &str, source: &str, options: &str| json!({"destination": at, "type": kind, "source": source, "options": options.split(',').collect::<Vec<_>>()});
+    let namespaces =
+        ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind}));
+    json!({
+        "ociVersion": spec::VERSION,
+        "process": {
+            "terminal": true,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": true,
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "cleat-runc",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            mount("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"),
+            mount("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
+            mount("/dev/shm", "tmpfs", "shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
+            mount("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"),
+            mount("/sys", "sysfs", "sysfs", "nosuid,noexec,nodev,ro"),
+            mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro"),
+        ],
+        "linux": {
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": namespaces,
+            "maskedPaths": [
+                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+                "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+            ],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let spec: spec::Spec = serde_json::from_value(example()).unwrap();
+        assert!(spec.process().is_ok_and(|process| process.check().is_ok()));
+        assert!(Path::new("/").join(&spec.mounts[0].destination).is_absolute());
+    }
+}

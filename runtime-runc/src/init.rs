@@ -1,0 +1,216 @@
+//! A container's first process, from its birth to its program.
+//!
+//! ```text
+//! parent            clone3 ────────────────────────────── hooks ── limits ─────────── state, pid file ─▶ exit (create)
+//!   │                 ▼                                     ▲        ▲
+//! child  cgroups, namespaces, root, mounts, /dev ── Hooks ──┘ Ready ─┘ privileges, user, look-up, channel's end ─▶ fifo ─▶ exec
+//! ```
+//! It is a copy of the worker, so it knows the configuration without being told. Until it becomes the program it is not dumpable:
+//! no process that already is in a joined PID namespace can trace it or reach the host through its `/proc` links
+//! (CVE-2016-9962), and what it holds open is closed by `execve` (CVE-2024-21626).
+
+use crate::capability::Masks;
+use crate::cgroup::Joiner;
+use crate::channel::{Channel, Message};
+use crate::error::{Context, Error, Result};
+use crate::namespace::{CLONE_NEWTIME, Namespaces};
+use crate::process::{self, Finish, Program};
+use crate::rootfs::Rootfs;
+use crate::rootfs::layer::Layer;
+use crate::seccomp::Filter;
+use crate::spec::{Process, Spec};
+use crate::{console, hook, lsm, sysctl};
+use cleat_sys::{keyring, link};
+use nix::sched::{CloneFlags, unshare};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Everything that init needs, made by the parent before the clone.
+pub struct Plan<'a> {
+    pub spec: &'a Spec,
+    pub process: &'a Process,
+    pub rootfs: &'a Path,
+    pub layers: Option<&'a [Layer]>,
+    pub namespaces: &'a Namespaces,
+    pub joiner: Option<&'a Joiner>,
+    pub cgroup_paths: &'a BTreeMap<String, String>,
+    pub filter: Option<&'a Filter>,
+    pub console: Option<OwnedFd>,
+    /// Where to wait for `start`; without, for the parent's word.
+    pub fifo: Option<OwnedFd>,
+    pub preserve: u32,
+    pub capabilities: Masks,
+    pub own_capabilities: u64,
+    pub personality: Option<u64>,
+    /// The name of the session keyring, if there is to be one.
+    pub keyring: Option<String>,
+    /// The state for the hooks that run in here.
+    pub state: &'a serde_json::Value,
+}
+
+/// Becomes the container's program, or ends.
+pub fn run(mut plan: Plan<'_>, channel: Channel) -> ! {
+    let program = match set_up(&mut plan, &channel) {
+        Ok(program) => program,
+        Err(error) => {
+            if channel.send(&Message::Failed(error.to_string())).is_err() {
+                eprintln!("{error}");
+            }
+            std::process::exit(1);
+        }
+    };
+    // Nobody listens any more but whoever reads the container's stderr.
+    let Err(error) = execute(plan, channel, &program);
+    eprintln!("{error}");
+    std::process::exit(255);
+}
+
+/// Waits for the start, and becomes the program.
+fn execute(mut plan: Plan<'_>, channel: Channel, program: &Program) -> Result<Infallible> {
+    match plan.fifo.take() {
+        Some(fifo) => {
+            drop(channel);
+            wait_for_start(fifo)?;
+        }
+        None => {
+            let told = channel.send(&Message::Settled);
+            match told.and_then(|()| channel.receive()) {
+                Ok(Some(Message::Go)) => drop(channel),
+                _ => std::process::exit(1), // the parent has gone
+            }
+        }
+    }
+    let hooks = &plan.spec.hooks.start_container;
+    if !hooks.is_empty() {
+        let mut state = plan.state.clone();
+        state["status"] = "created".into();
+        state["pid"] = std::process::id().into();
+        hook::run("startContainer", hooks, &state, &plan.process.env)?;
+    }
+    program.execute()
+}
+
+/// Reads one byte; see `start.rs`. The fifo is open for writing as well, so it has no end.
+fn wait_for_start(fifo: OwnedFd) -> Result<()> {
+    let mut byte = [0];
+    loop {
+        match nix::unistd::read(&fifo, &mut byte) {
+            Err(cleat_sys::Errno::EINTR) => {}
+            other => return other.map(drop).context(|| "read exec fifo".to_owned()),
+        }
+    }
+}
+
+fn set_up(plan: &mut Plan<'_>, channel: &Channel) -> Result<Program> {
+    cleat_sys::process::set_dumpable(false).context(|| "prctl(SET_DUMPABLE)".to_owned())?;
+    enter_namespaces(plan, channel)?;
+    nix::unistd::setsid().context(|| "setsid".to_owned())?;
+    if let Some(name) = &plan.keyring
+        && let Err(errno) = keyring::join_session(name)
+    {
+        // Kernels without keyrings, and a user at the quota: the container runs without one of its own.
+        crate::log::warn(&format!("KeyctlJoinSessionKeyring: {}", crate::error::reason(errno)));
+    }
+    if plan.namespaces.makes(libc::CLONE_NEWNET) {
+        link::loopback_up().context(|| "cannot bring the loopback interface up".to_owned())?;
+    }
+    let spec = plan.spec;
+    // Through the host's /proc, which no image can have forged (CVE-2019-16884, CVE-2025-52881).
+    if !plan.namespaces.has_user() {
+        process::set_oom_score(plan.process.oom_score_adj, plan.own_capabilities)?;
+    }
+    set_names(spec)?;
+    sysctl::write_all(&spec.linux.sysctl)?;
+    lsm::apply(plan.process)?;
+    let user = plan.namespaces.has_user();
+    let rootfs = Rootfs::prepare(spec, plan.rootfs, plan.layers, plan.cgroup_paths, user)?;
+    run_hooks(plan, channel)?;
+    rootfs.enter(spec)?;
+    process::reopen_null(&rootfs)?;
+    let (_directory, _) = crate::rootfs::open_or_make(
+        &rootfs,
+        Path::new(&plan.process.cwd),
+        crate::rootfs::Kind::Directory,
+    )
+    .context(|| format!("mkdir {}", plan.process.cwd))?;
+    if let Some(socket) = plan.console.take() {
+        console::open(&rootfs, socket, plan.process.console_size, true)?;
+    }
+    rootfs.finish(spec)?;
+    let finish = Finish {
+        process: plan.process,
+        capabilities: plan.capabilities,
+        own_capabilities: plan.own_capabilities,
+        filter: plan.filter,
+        personality: plan.personality,
+        preserve: plan.preserve,
+    };
+    finish.apply(channel)
+}
+
+/// Joins cgroups first: a new cgroup namespace takes the place where the process is for its root.
+fn enter_namespaces(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
+    if plan.namespaces.has_user() {
+        // The parent puts it into its cgroups and writes the mappings: in here there is no right to.
+        if !matches!(channel.receive(), Ok(Some(Message::Go))) {
+            return Err(Error::Init("the parent has gone".to_owned()));
+        }
+        cleat_sys::process::set_user(0, 0)
+            .context(|| "failed to become root in the user namespace".to_owned())?;
+    } else {
+        if let Some(joiner) = plan.joiner {
+            joiner.join()?;
+        }
+        plan.namespaces.enter(!libc::CLONE_NEWPID)?;
+    }
+    if plan.namespaces.makes(libc::CLONE_NEWCGROUP) {
+        unshare(CloneFlags::CLONE_NEWCGROUP)
+            .context(|| "failed to unshare cgroup namespace".to_owned())?;
+    }
+    if plan.namespaces.makes(CLONE_NEWTIME) {
+        // Entered by execve; the offsets can be set until then.
+        unshare(CloneFlags::from_bits_retain(CLONE_NEWTIME))
+            .context(|| "failed to unshare time namespace".to_owned())?;
+        let offsets = &plan.spec.linux.time_offsets;
+        let text: String = offsets
+            .iter()
+            .map(|(clock, at)| format!("{clock} {} {}\n", at.secs, at.nanosecs))
+            .collect();
+        if !text.is_empty() {
+            std::fs::write("/proc/self/timens_offsets", text)
+                .context(|| "failed to set time offsets".to_owned())?;
+        }
+    }
+    Ok(())
+}
+
+fn set_names(spec: &Spec) -> Result<()> {
+    if !spec.hostname.is_empty() {
+        nix::unistd::sethostname(&spec.hostname).context(|| "sethostname".to_owned())?;
+    }
+    if !spec.domainname.is_empty() {
+        cleat_sys::process::set_domain_name(&spec.domainname)
+            .context(|| "setdomainname".to_owned())?;
+    }
+    Ok(())
+}
+
+/// The parent runs those of the host, this process those of the container; both while the old root is still there.
+fn run_hooks(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
+    let hooks = &plan.spec.hooks;
+    if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
+        channel.send(&Message::Hooks).context(|| "sync hooks".to_owned())?;
+        if !matches!(channel.receive(), Ok(Some(Message::Go))) {
+            return Err(Error::Init("the parent has gone".to_owned()));
+        }
+    }
+    if hooks.create_container.is_empty() {
+        return Ok(());
+    }
+    let mut state = plan.state.clone();
+    state["status"] = "creating".into();
+    state["pid"] = std::process::id().into();
+    hook::run("createContainer", &hooks.create_container, &state, &[])
+}

@@ -1,0 +1,167 @@
+//! `state`, `list` and `ps`: what there is.
+
+use crate::Global;
+use crate::cli::{Arguments, Syntax};
+use crate::error::{Context, Error, Result};
+use crate::state::{Container, Status};
+use std::os::unix::fs::MetadataExt;
+
+pub const STATE: Syntax = Syntax { values: &[], switches: &[], least: 1, most: 1 };
+pub const LIST: Syntax =
+    Syntax { values: &["format,f"], switches: &["quiet,q"], least: 0, most: 0 };
+pub const PS: Syntax = Syntax { values: &["format,f"], switches: &[], least: 1, most: usize::MAX };
+
+/// `state`: prints one container's state as JSON.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub fn state(global: &Global, words: &[String]) -> Result<()> {
+    let arguments = Arguments::parse_verb("state", words, &STATE)?;
+    let container = Container::load(&global.root, &arguments.rest[0])?;
+    print(&summary(&container)?)
+}
+
+fn summary(container: &Container) -> Result<serde_json::Value> {
+    let state = &container.state;
+    let status = container.status()?;
+    let pid = if status == Status::Stopped { 0 } else { state.init_process_pid };
+    let mut document = container.document(status.word(), pid);
+    document["rootfs"] = serde_json::json!(state.config.rootfs);
+    document["created"] = serde_json::json!(state.created);
+    document["owner"] = serde_json::json!(owner(container));
+    Ok(document)
+}
+
+/// Returns the name of the user who owns the state, or the number where the host knows none.
+fn owner(container: &Container) -> String {
+    let uid = std::fs::metadata(&container.directory).map_or(0, |metadata| metadata.uid());
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("#{uid}"))
+}
+
+/// `list`: prints all containers.
+///
+/// # Errors
+/// Where the state directory cannot be read.
+pub fn list(global: &Global, words: &[String]) -> Result<()> {
+    let arguments = Arguments::parse_verb("list", words, &LIST)?;
+    let format = arguments.value("format").unwrap_or("table");
+    if !matches!(format, "table" | "json") {
+        return Err(Error::Usage(format!("invalid format option: {format}")));
+    }
+    let containers = load_all(global)?;
+    if arguments.has("quiet") {
+        containers.iter().for_each(|container| println!("{}", container.state.id));
+        return Ok(());
+    }
+    let summaries = containers.iter().map(summary).collect::<Result<Vec<_>>>()?;
+    if format == "json" {
+        // As runc: null where there is none.
+        println!(
+            "{}",
+            if summaries.is_empty() { serde_json::Value::Null } else { summaries.into() }
+        );
+        return Ok(());
+    }
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let keys = ["id", "pid", "status", "bundle", "created", "owner"];
+    let rows = summaries.iter().map(|summary| keys.map(|key| text(&summary[key])));
+    let rows: Vec<[String; 6]> =
+        std::iter::once(["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned))
+            .chain(rows)
+            .collect();
+    print_table(&rows);
+    Ok(())
+}
+
+/// Columns at least 12 wide, one space apart, as runc's.
+fn print_table(rows: &[[String; 6]]) {
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count() + 1).max().unwrap_or(0).max(12)
+    };
+    for row in rows {
+        let line: String = row[..5]
+            .iter()
+            .enumerate()
+            .map(|(at, cell)| format!("{cell:<0$}", width(at)))
+            .collect();
+        println!("{line}{}", row[5]);
+    }
+}
+
+fn load_all(global: &Global) -> Result<Vec<Container>> {
+    let entries = match std::fs::read_dir(&global.root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(|| format!("open {}", global.root.display()))?,
+    };
+    let mut containers = Vec::new();
+    for entry in entries {
+        let name = entry.context(|| "readdir".to_owned())?.file_name();
+        // One that is being made or removed just now has no state.
+        if let Some(Ok(container)) = name.to_str().map(|id| Container::load(&global.root, id)) {
+            containers.push(container);
+        }
+    }
+    containers.sort_by(|a, b| a.state.id.cmp(&b.state.id));
+    Ok(containers)
+}
+
+/// `ps`: prints a container's processes, by pid or as the host's `ps` shows them.
+///
+/// # Errors
+/// [`Error`].
+pub fn ps(global: &Global, words: &[String]) -> Result<()> {
+    let arguments = Arguments::parse_verb("ps", words, &PS)?;
+    let container = Container::load(&global.root, &arguments.rest[0])?;
+    let pids: Vec<i32> = container.need_cgroup()?.pids()?.iter().map(|pid| pid.as_raw()).collect();
+    match arguments.value("format").unwrap_or("table") {
+        "json" => print_line(&serde_json::json!(pids)),
+        "table" => table(&pids, &arguments.rest[1..]),
+        other => Err(Error::Usage(format!("invalid format option: {other}"))),
+    }
+}
+
+fn table(pids: &[i32], options: &[String]) -> Result<()> {
+    let default = ["-ef".to_owned()];
+    let options = if options.is_empty() { &default[..] } else { options };
+    let output =
+        std::process::Command::new("ps").args(options).output().context(|| "ps".to_owned())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::State(format!("{}: {}", output.status, said.trim())));
+    }
+    let mut lines = text.lines();
+    let header = lines.next().unwrap_or_default();
+    let column = header.split_whitespace().position(|title| title == "PID");
+    let column =
+        column.ok_or_else(|| Error::State("couldn't find PID field in ps output".to_owned()))?;
+    println!("{header}");
+    for line in lines {
+        let pid = line.split_whitespace().nth(column).and_then(|field| field.parse().ok());
+        if pid.is_some_and(|pid| pids.contains(&pid)) {
+            println!("{line}");
+        }
+    }
+    Ok(())
+}
+
+fn print(value: &serde_json::Value) -> Result<()> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Error::Invalid(error.to_string()))?;
+    println!("{text}");
+    Ok(())
+}
+
+fn print_line(value: &serde_json::Value) -> Result<()> {
+    println!("{value}");
+    Ok(())
+}

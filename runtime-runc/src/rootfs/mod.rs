@@ -1,0 +1,178 @@
+//! The container's root filesystem: made in its own mount namespace, by its own first process, on descriptors.
+//!
+//! ```text
+//! prepare ─▶ root mount, mounts, /dev      (hooks, console)     enter ─▶ pivot_root     finish ─▶ read-only, masks
+//! ```
+//! Needs Linux 5.12 (`mount_setattr`): there is no fallback to paths.
+
+mod cgroupfs;
+mod device;
+pub mod layer;
+mod mask;
+mod mount;
+mod options;
+mod path;
+mod pivot;
+
+pub use device::{is_null, open_null};
+pub use mount::clean;
+pub use path::{Kind, lies_on, open_or_make};
+
+use crate::error::{Context, Error, Result};
+use crate::spec::Spec;
+use cleat_sys::mountapi::{self, Attributes, attr};
+use layer::Layer;
+use mount::Mounter;
+use nix::mount::MsFlags;
+use nix::sys::stat::{Mode, umask};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The root of a container that is being made.
+#[derive(Debug)]
+pub struct Rootfs {
+    root: OwnedFd,
+    late: Vec<OwnedFd>,
+}
+
+impl Rootfs {
+    /// Makes the root mount, every mount of the configuration, and `/dev`. Leaves the umask at 0.
+    ///
+    /// # Errors
+    /// [`Error`] naming the mount or device.
+    pub fn prepare(
+        spec: &Spec,
+        rootfs: &Path,
+        layers: Option<&[Layer]>,
+        cgroups: &BTreeMap<String, String>,
+        user_namespace: bool,
+    ) -> Result<Self> {
+        umask(Mode::empty());
+        detach_from_host(&spec.linux.rootfs_propagation)?;
+        let root = match layers {
+            Some(layers) => layer::mount_all(layers)?,
+            None => bind_root(rootfs)?,
+        };
+        let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+        mountapi::set_attributes(&root, private, false)
+            .context(|| "error preparing rootfs".to_owned())?;
+        let mut mounter = Mounter { root: &root, cgroups, late: Vec::new() };
+        for mount in &spec.mounts {
+            mounter.add(mount)?;
+        }
+        let late = mounter.late;
+        if needs_devices(spec) {
+            device::make_all(&root, &spec.linux.devices, user_namespace)?;
+        }
+        Ok(Self { root, late })
+    }
+
+    /// Makes it the root of the mount namespace.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`].
+    pub fn enter(&self, spec: &Spec) -> Result<()> {
+        pivot::enter(&self.root)?;
+        // Slave and private it is already; the others would have reached the host before.
+        match propagation(&spec.linux.rootfs_propagation)? {
+            Some(flags) if flags.intersects(MsFlags::MS_SHARED | MsFlags::MS_UNBINDABLE) => {
+                nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+                    .context(|| "unable to apply root propagation flags".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes read-only and hides what should be.
+    ///
+    /// # Errors
+    /// [`Error`] naming the path.
+    pub fn finish(&self, spec: &Spec) -> Result<()> {
+        let read_only = Attributes { set: attr::RDONLY, ..Attributes::default() };
+        for mount in &self.late {
+            mountapi::set_attributes(mount, read_only, false)
+                .context(|| "cannot make a mount read-only".to_owned())?;
+        }
+        if spec.root.as_ref().is_some_and(|root| root.readonly) {
+            mountapi::set_attributes(&self.root, read_only, false)
+                .context(|| "error setting rootfs as readonly".to_owned())?;
+        }
+        mask::make_read_only(&self.root, &spec.linux.readonly_paths)?;
+        mask::hide(&self.root, &spec.linux.masked_paths)
+    }
+}
+
+impl AsFd for Rootfs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// Stops mounts of this namespace from reaching the host's (and, unless asked for, keeps those of the host coming in).
+fn detach_from_host(wanted: &str) -> Result<()> {
+    let what = || "error preparing rootfs".to_owned();
+    let flags = propagation(wanted)?.unwrap_or(MsFlags::MS_SLAVE | MsFlags::MS_REC);
+    nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context(what)?;
+    if flags.contains(MsFlags::MS_SHARED) {
+        // The new root is attached here, which must reach nobody, and pivot_root wants it so.
+        nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
+            .context(what)?;
+    }
+    Ok(())
+}
+
+fn propagation(word: &str) -> Result<Option<MsFlags>> {
+    let (word, depth) = match word.strip_prefix('r') {
+        Some(word) => (word, MsFlags::MS_REC),
+        None => (word, MsFlags::empty()),
+    };
+    let flag = match word {
+        "" => return Ok(None),
+        "private" => MsFlags::MS_PRIVATE,
+        "slave" => MsFlags::MS_SLAVE,
+        "shared" => MsFlags::MS_SHARED,
+        "unbindable" => MsFlags::MS_UNBINDABLE,
+        other => return Err(Error::Invalid(format!("rootfsPropagation={other} is not supported"))),
+    };
+    Ok(Some(flag | depth))
+}
+
+/// Copies the tree at `rootfs` and puts it on top of `/`, where only the descriptor returned leads to it: the paths of the
+/// host still work, since a look-up begins at the old root, below.
+fn bind_root(rootfs: &Path) -> Result<OwnedFd> {
+    let what = || format!("invalid rootfs: stat {}", rootfs.display());
+    let tree = mountapi::clone_tree(rootfs, true).context(what)?;
+    let slash = nix::fcntl::open(
+        "/",
+        nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
+        Mode::empty(),
+    );
+    mountapi::attach(&tree, slash.context(what)?).context(what)?;
+    Ok(tree)
+}
+
+/// A `/dev` that is bound from elsewhere is left as it is.
+fn needs_devices(spec: &Spec) -> bool {
+    let is_bind = |mount: &crate::spec::Mount| {
+        mount.kind == "bind"
+            || mount.options.iter().any(|option| option == "bind" || option == "rbind")
+    };
+    !spec
+        .mounts
+        .iter()
+        .any(|mount| clean(&mount.destination) == Path::new("/dev") && is_bind(mount))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn propagation_words_are_those_of_the_spec() {
+        assert_eq!(propagation("").unwrap(), None);
+        assert_eq!(propagation("rshared").unwrap(), Some(MsFlags::MS_SHARED | MsFlags::MS_REC));
+        assert_eq!(propagation("slave").unwrap(), Some(MsFlags::MS_SLAVE));
+        assert!(propagation("open").is_err());
+    }
+}
