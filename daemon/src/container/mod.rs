@@ -1,8 +1,10 @@
 //! A container's record (what was asked for), its state (what is), and the names.
 
+pub mod history;
 pub mod mount_point;
 pub mod names;
 pub mod record;
+pub mod signal;
 pub mod state;
 
 use std::sync::Arc;
@@ -25,4 +27,6 @@ pub struct Container {
     pub exec_ids: Vec<ExecId>,
     /// How often the first process ended for good or before a restart; waiters compare it.
     pub exits: u64,
+    /// It was removed; whoever still holds this holds the last that was known.
+    pub gone: bool,
 }

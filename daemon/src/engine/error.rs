@@ -26,6 +26,11 @@ impl Error {
         Self { kind, message: message.into(), source: Some(source.into()) }
     }
 
+    /// A piece of work of the daemon's own did not come to its end.
+    pub(crate) fn lost(error: tokio::task::JoinError) -> Self {
+        Self::with_source(Kind::Internal, "a task of the daemon failed", error)
+    }
+
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -79,4 +84,6 @@ from_module!(
     crate::image::Error,
     crate::snapshot::Error,
     crate::content::Error,
+    crate::container::names::Error,
+    crate::task::Error,
 );

@@ -1,25 +1,73 @@
 //! The engine: one file per use case. It knows neither HTTP nor gRPC nor JSON.
+//!
+//! ```text
+//!  Engine ── Index (names, entries) ── Entry ── Container (what readers see)
+//!    │                                   └───── CommandQueue (those who change it, in turn)
+//!    └── database · images · snapshots · volumes · networks · events · shims
+//! ```
+//! A container's record changes by a commit and then in memory, never the other way round. What its shim tells changes the
+//! state at once, and the record at the end of a run.
 
+mod attach;
+mod command_queue;
+mod create;
+mod defaults;
+mod entry;
 pub mod error;
+mod exec;
+mod exit;
+pub mod fault;
+mod index;
 pub mod info;
+mod paths;
+mod pause;
+mod prune;
+mod recover;
+mod remove;
+mod rename;
+mod shut_down;
+mod start;
+mod stop;
 mod types;
+mod update;
+mod validate;
+mod wait;
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
+};
 
-use cleat_proto::id::{ContainerId, ExecId};
+use cleat_proto::id::ContainerId;
 
 use crate::{
     config::Config,
-    container::{Container, names::ContainerRef},
+    container::{Container, Record, names::ContainerRef},
+    content::Content,
     event,
-    metadata::Database,
+    image::Images,
+    metadata::{self, Database, Table},
+    network,
+    snapshot::Snapshots,
+    task::{self, TaskDir},
+    volume::Volumes,
 };
 
+pub use attach::Attachment;
 pub use error::Error;
+pub use exec::ExecLaunch;
 pub use types::*;
+pub use wait::Waiting;
+
+use entry::Entry;
+use index::Index;
 
 /// What the engine answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The containers' records.
+const CONTAINERS: Table<Record> = Table::new("containers");
 
 /// The engine. Clones share it.
 #[derive(Clone)]
@@ -28,36 +76,24 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     config: Config,
     database: Database,
+    images: Images,
+    volumes: Volumes,
+    networks: network::Controller,
     events: event::Bus,
+    index: RwLock<Index>,
+    shims: task::launch::Shims,
+    execs: exec::Execs,
+    host: Host,
+    /// SIGTERM has come: what ends now is not restarted or removed by us.
+    shutting_down: AtomicBool,
 }
 
-/// A wait that is armed: whatever happens from now on counts.
-pub struct Waiting {}
-
-impl Waiting {
-    /// Waits for the end.
-    pub async fn outcome(self) -> WaitOutcome {
-        todo!()
-    }
-}
-
-/// A client that may be joined to a container's streams: everything was checked, the response head can be sent.
-pub struct Attachment {
-    engine: Engine,
-    id: ContainerId,
-    /// With a terminal the stream is raw, without one it is framed.
-    pub tty: bool,
-}
-
-impl Attachment {
-    /// Hands the client's connection, after the response head, to the shim, or keeps it until the container is started. `early` is
-    /// what the client sent behind its request.
-    ///
-    /// # Errors
-    /// If the shim does not take it.
-    pub async fn join(self, _client: OwnedFd, _early: Vec<u8>) -> Result<()> {
-        todo!()
-    }
+/// What does not change while the daemon lives.
+struct Host {
+    /// The controllers are on cgroup v2 alone.
+    unified_cgroups: bool,
+    /// `(6, 18)`
+    kernel: (u32, u32),
 }
 
 impl Engine {
@@ -65,8 +101,38 @@ impl Engine {
     ///
     /// # Errors
     /// If another daemon has the root, or the database cannot be read.
-    pub async fn open(_config: Config) -> Result<Self> {
-        todo!()
+    pub async fn open(config: Config) -> Result<Self> {
+        let opened = tokio::task::spawn_blocking(move || Self::open_parts(config)).await;
+        let engine = opened.map_err(Error::lost)??;
+        engine.bury_shims();
+        engine.recover().await?;
+        engine.collect_execs();
+        Ok(engine)
+    }
+
+    fn open_parts(config: Config) -> Result<Self> {
+        paths::make_private(&config.root)?;
+        paths::make_private(&config.state)?;
+        let database = Database::open(&config.root.join("meta.redb"))?;
+        let content = Content::open(&config.root.join("content"))?;
+        let snapshots = Snapshots::open(&config.root.join("snapshots"), database.clone())?;
+        let images = Images::open(database.clone(), content, snapshots)?;
+        let volumes = Volumes::open(&config.root.join("volumes"), database.clone())?;
+        let networks = network::Controller::open(config.network.clone(), &database)?;
+        paths::make_private(&config.root.join("containers"))?;
+        Ok(Self(Arc::new(Inner {
+            config,
+            database,
+            images,
+            volumes,
+            networks,
+            events: event::Bus::default(),
+            index: RwLock::default(),
+            shims: task::launch::Shims::default(),
+            execs: exec::Execs::default(),
+            host: Host { unified_cgroups: task::cgroup::is_unified(), kernel: kernel() },
+            shutting_down: AtomicBool::new(false),
+        })))
     }
 
     /// Returns what the daemon was told.
@@ -84,137 +150,139 @@ impl Engine {
         &self.0.events
     }
 
+    /// Returns the images.
+    pub fn images(&self) -> &Images {
+        &self.0.images
+    }
+
+    /// Returns the filesystem states.
+    pub fn snapshots(&self) -> &Snapshots {
+        self.0.images.snapshots()
+    }
+
+    /// Returns the volumes.
+    pub fn volumes(&self) -> &Volumes {
+        &self.0.volumes
+    }
+
+    /// Returns the networks.
+    pub fn networks(&self) -> &network::Controller {
+        &self.0.networks
+    }
+
     /// Returns a container as it stands.
     ///
     /// # Errors
     /// `No such container: …`, or an ambiguous prefix.
-    pub fn container(&self, _reference: &ContainerRef) -> Result<Arc<Container>> {
-        todo!()
+    pub fn container(&self, reference: &ContainerRef) -> Result<Arc<Container>> {
+        Ok(self.entry(reference)?.view())
     }
 
     /// Returns all containers as they stand, newest first.
     pub fn containers(&self) -> Vec<Arc<Container>> {
-        todo!()
+        let entries = self.entries();
+        let mut all: Vec<_> = entries.iter().map(|entry| entry.view()).collect();
+        all.sort_by_key(|container| std::cmp::Reverse(container.record.created_at_nanos));
+        all
     }
 
-    /// Makes a container.
-    pub async fn create(&self, _request: CreateRequest) -> Result<Created> {
-        todo!()
+    /// Returns the task directory of a container: `STATE/tasks/cleat/<id>`.
+    pub fn task_dir(&self, id: &ContainerId) -> TaskDir {
+        TaskDir::new(&self.0.config.state, id)
     }
 
-    /// Starts a container; `Kind::AlreadySo` if it runs.
-    pub async fn start(&self, _reference: &ContainerRef) -> Result<()> {
-        todo!()
+    /// Returns `ROOT/containers/<id>`.
+    pub fn container_dir(&self, id: &ContainerId) -> PathBuf {
+        self.0.config.root.join("containers").join(id.as_str())
     }
 
-    /// Stops a container; `Kind::AlreadySo` if it does not run.
-    pub async fn stop(&self, _reference: &ContainerRef, _options: StopOptions) -> Result<()> {
-        todo!()
+    /// Returns where a container's log is.
+    pub fn log_path(&self, id: &ContainerId) -> PathBuf {
+        self.container_dir(id).join(format!("{id}-json.log"))
     }
 
-    /// Stops a container if it runs, and starts it.
-    pub async fn restart(&self, _reference: &ContainerRef, _options: StopOptions) -> Result<()> {
-        todo!()
+    /// Returns a container's cgroup, below each hierarchy's mount.
+    pub fn cgroup_path(&self, record: &Record) -> String {
+        let own = record.host_config.cgroup_parent.as_str();
+        let parent = if own.is_empty() { self.0.config.cgroup_parent.as_str() } else { own };
+        format!("/{}/{}", parent.trim_matches('/'), record.id)
     }
 
-    /// Sends a signal to the first process.
-    pub async fn kill(&self, _reference: &ContainerRef, _signal: i32) -> Result<()> {
-        todo!()
+    /// Publishes an event about a container: its labels, its name and its image, and what the action adds.
+    pub(crate) fn publish(&self, container: &Container, action: &str, more: Attributes) {
+        let record = &container.record;
+        self.publish_at(record, action, more, event::now_nanos());
     }
 
-    /// Removes a container.
-    pub async fn remove(&self, _reference: &ContainerRef, _options: RemoveOptions) -> Result<()> {
-        todo!()
+    fn publish_at(&self, record: &Record, action: &str, more: Attributes, at_nanos: i64) {
+        let mut attributes: BTreeMap<String, String> =
+            record.config.labels.clone().unwrap_or_default();
+        attributes.insert("image".into(), record.config.image.clone());
+        attributes.insert("name".into(), record.name.clone());
+        attributes.extend(more);
+        self.0.events.publish(event::Event {
+            kind: event::Kind::Container,
+            action: action.to_owned(),
+            id: record.id.as_str().to_owned(),
+            attributes,
+            at_nanos,
+        });
     }
 
-    /// Gives a container another name.
-    pub async fn rename(&self, _reference: &ContainerRef, _name: &str) -> Result<()> {
-        todo!()
+    fn entry(&self, reference: &ContainerRef) -> Result<Arc<Entry>> {
+        let index = self.0.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.entry(reference)
     }
 
-    /// Freezes a container.
-    pub async fn pause(&self, _reference: &ContainerRef) -> Result<()> {
-        todo!()
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        let index = self.0.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.entries().cloned().collect()
     }
 
-    /// Thaws a container.
-    pub async fn unpause(&self, _reference: &ContainerRef) -> Result<()> {
-        todo!()
+    fn index(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
+        self.0.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes resources and the restart policy; returns warnings.
-    pub async fn update(
+    /// Changes a container's record: on disk, and then for readers.
+    async fn commit(
         &self,
-        _reference: &ContainerRef,
-        _request: UpdateRequest,
-    ) -> Result<Vec<String>> {
-        todo!()
+        entry: &Entry,
+        change: impl FnOnce(&mut Record) + Send,
+    ) -> Result<Arc<Record>> {
+        let _one_at_a_time = entry.commit.lock().await;
+        let mut record = Record::clone(&entry.view().record);
+        change(&mut record);
+        let record = Arc::new(record);
+        let stored = Arc::clone(&record);
+        self.0
+            .database
+            .write(move |tx| {
+                tx.put(CONTAINERS, stored.id.as_str(), &stored)?;
+                Ok::<_, metadata::Error>(())
+            })
+            .await?;
+        entry.change(|container| container.record = Arc::clone(&record));
+        Ok(record)
     }
 
-    /// Arms a wait: the response head may be sent as soon as this returns.
-    pub fn wait(&self, _reference: &ContainerRef, _condition: WaitCondition) -> Result<Waiting> {
-        todo!()
-    }
-
-    /// Changes the size of the container's terminal, if it has one.
-    pub async fn resize(&self, _reference: &ContainerRef, _height: u32, _width: u32) -> Result<()> {
-        todo!()
-    }
-
-    /// Checks that a client may attach.
-    pub fn attach(&self, _reference: &ContainerRef, _options: AttachOptions) -> Result<Attachment> {
-        todo!()
-    }
-
-    /// Records a process to be added.
-    pub fn exec_create(&self, _reference: &ContainerRef, _config: ExecConfig) -> Result<ExecId> {
-        todo!()
-    }
-
-    /// Checks that an exec can be started, before the response head is sent; the exec counts as started from here on.
-    pub fn exec_prepare(&self, _id: &str, _start: ExecStart) -> Result<ExecLaunch> {
-        todo!()
-    }
-
-    /// Changes the size of an exec's terminal.
-    pub async fn exec_resize(&self, _id: &str, _height: u32, _width: u32) -> Result<()> {
-        todo!()
-    }
-
-    /// Returns an exec as it stands.
-    pub fn exec_inspect(&self, _id: &str) -> Result<Exec> {
-        todo!()
-    }
-
-    /// Removes every stopped container that `wanted` picks.
-    pub async fn prune_containers(
-        &self,
-        _wanted: impl Fn(&Container) -> bool + Send,
-    ) -> Result<Pruned> {
-        todo!()
-    }
-
-    /// Leaves (or with `--stop-containers` stops) the containers and ends what listens: SIGTERM.
-    pub async fn shut_down(&self) {
-        todo!()
+    /// Buries shims as they end, for as long as the engine lives.
+    fn bury_shims(&self) {
+        let weak = Arc::downgrade(&self.0);
+        let child = tokio::signal::unix::SignalKind::child();
+        let Ok(mut children) = tokio::signal::unix::signal(child) else { return };
+        tokio::spawn(async move {
+            while children.recv().await.is_some() {
+                let Some(inner) = weak.upgrade() else { return };
+                inner.shims.bury();
+            }
+        });
     }
 }
 
-/// An exec that is about to run.
-pub struct ExecLaunch {
-    engine: Engine,
-    id: ExecId,
-    /// With a terminal the stream is raw, without one it is framed.
-    pub tty: bool,
-}
-
-impl ExecLaunch {
-    /// Runs it. An attached one gets the client's connection (after the response head) and what the client sent early; the shim
-    /// alone speaks to the client from then on. Without a client it is detached.
-    ///
-    /// # Errors
-    /// What the runtime says. If a client was given, its connection has been told as well (a stream of text) and closed.
-    pub async fn run(self, _client: Option<(OwnedFd, Vec<u8>)>) -> Result<()> {
-        todo!()
-    }
+fn kernel() -> (u32, u32) {
+    let release = nix::sys::utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

@@ -1,0 +1,327 @@
+//! `docker create`: validate, find the image, one commit; then the directories, whose names derive from the id.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cleat_proto::{docker::container::EndpointSettings, id::ContainerId, kind::Kind};
+
+use super::{
+    CONTAINERS, CreateRequest, Created, Engine, Entry, Error, Result, defaults, fault, paths,
+    validate,
+};
+use crate::{
+    container::{Container, Phase, Record, Run, State, mount_point, names::ContainerRef},
+    event::now_nanos,
+    image::Image,
+    metadata, network,
+};
+
+impl Engine {
+    /// Makes a container.
+    ///
+    /// # Errors
+    /// `No such image: …` (clients pull then), a name in use, or what makes no sense in the request.
+    pub async fn create(&self, request: CreateRequest) -> Result<Created> {
+        // Not in the caller's future: a client that hangs up leaves no half container.
+        let engine = self.clone();
+        let made = tokio::spawn(async move { engine.create_to_the_end(request).await });
+        made.await.map_err(Error::lost)?
+    }
+
+    async fn create_to_the_end(&self, mut request: CreateRequest) -> Result<Created> {
+        self.fill(&mut request);
+        let config = &request.config;
+        let mut warnings = validate::check(config, &request.host_config, self.config())?;
+        let image = self.image_for(&request)?;
+        let _lease = image.as_deref().and_then(|image| self.0.images.lease(image));
+        warnings.extend(platform_warning(&request, image.as_deref()));
+        if let Some(image) = &image {
+            defaults::merge_image(&mut request.config, &image.config);
+        }
+        let (path, args) = command_of(&mut request)?;
+        let networks = self.networks_for(&request)?;
+        self.pin_namespaces(&mut request)?;
+
+        let id = ContainerId::from_bytes(random());
+        let name = self.reserve_name(request.name.as_deref(), &id)?;
+        let record = Record {
+            id: id.clone(),
+            name: name.clone(),
+            created_at_nanos: now_nanos(),
+            image_id: image.as_ref().map(|image| image.id.to_string()).unwrap_or_default(),
+            top_layer: image.as_ref().and_then(|i| Some(i.top_layer()?.to_string())),
+            platform: image.as_ref().map_or_else(|| "linux".to_owned(), |image| image.os.clone()),
+            path,
+            args,
+            config: request.config,
+            host_config: request.host_config,
+            networks,
+            mounts: Vec::new(),
+            phase: Phase::Present,
+            run: Run::default(),
+        };
+        let made = self.make(record).await;
+        if made.is_err() {
+            self.index().names.release(&name);
+            self.0.volumes.release(&id);
+        }
+        made?;
+        Ok(Created { id, warnings })
+    }
+
+    fn fill(&self, request: &mut CreateRequest) {
+        let config = self.config();
+        let known = defaults::Defaults {
+            runtime: &config.default_runtime,
+            log_driver: &config.log_driver,
+            log_opts: &config.log_opts,
+            shm_size_bytes: config.shm_size_bytes,
+            unified_cgroups: self.0.host.unified_cgroups,
+        };
+        defaults::fill_host_config(&mut request.host_config, &known);
+    }
+
+    fn image_for(&self, request: &CreateRequest) -> Result<Option<Arc<Image>>> {
+        if request.config.image.is_empty() {
+            return Ok(None);
+        }
+        let image = self.0.images.resolve(&request.config.image)?;
+        if let Some(platform) = &request.platform
+            && !fits(platform, &image)
+        {
+            // An image of another platform is none: the client pulls the right one.
+            let name = &request.config.image;
+            return Err(Error::new(
+                Kind::NotFound,
+                format!(
+                    "image with reference {name} was found but does not provide the specified platform ({platform})"
+                ),
+            ));
+        }
+        Ok(Some(image))
+    }
+
+    /// Which networks the container joins, by name.
+    fn networks_for(&self, request: &CreateRequest) -> Result<BTreeMap<String, EndpointSettings>> {
+        let mode = request.host_config.network_mode.as_str();
+        let asked = request.networking.endpoints_config.clone().unwrap_or_default();
+        if mode.starts_with("container:") {
+            return Ok(BTreeMap::new());
+        }
+        network::Mode::parse(mode)?;
+        let mut networks = BTreeMap::new();
+        for (name, endpoint) in asked {
+            let name = if name == "default" { "bridge".to_owned() } else { name };
+            if name != mode {
+                let text = format!("network {name} not found");
+                return Err(Error::new(Kind::NotFound, text));
+            }
+            networks.insert(name, endpoint.unwrap_or_default());
+        }
+        networks.entry(mode.to_owned()).or_default();
+        Ok(networks)
+    }
+
+    /// Turns `container:<name>` into `container:<id>`: names change.
+    fn pin_namespaces(&self, request: &mut CreateRequest) -> Result<()> {
+        let host = &mut request.host_config;
+        for mode in [&mut host.network_mode, &mut host.ipc_mode, &mut host.pid_mode] {
+            if let Some(other) = mode.strip_prefix("container:") {
+                let other = self.container(&ContainerRef(other.to_owned()))?;
+                *mode = format!("container:{}", other.record.id);
+            }
+        }
+        let joined = host.network_mode.starts_with("container:");
+        if joined && !request.config.hostname.is_empty() {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "conflicting options: hostname and the network mode",
+            ));
+        }
+        Ok(())
+    }
+
+    fn reserve_name(&self, typed: Option<&str>, id: &ContainerId) -> Result<String> {
+        let mut index = self.index();
+        match typed.filter(|typed| !typed.is_empty()) {
+            Some(typed) => Ok(index.names.reserve(typed, id)?),
+            None => Ok(index.names.generate(id, || u32::from_ne_bytes(random()))),
+        }
+    }
+
+    /// The commit, and what follows from it.
+    async fn make(&self, mut record: Record) -> Result<()> {
+        let id = record.id.clone();
+        if record.config.hostname.is_empty() && !joins_network(&record) {
+            record.config.hostname = match record.host_config.network_mode.as_str() {
+                "host" => host_name(),
+                _ => id.short().to_owned(),
+            };
+        }
+        let plan = self.plan_mounts(&record)?;
+        record.mounts = plan.mounts;
+        fault::point("create.before-volumes");
+        let new_volumes = if plan.volumes.is_empty() {
+            Vec::new()
+        } else {
+            self.0.volumes.acquire(&id, plan.volumes).await?
+        };
+        fault::point("create.before-commit");
+        let record = Arc::new(record);
+        let stored = Arc::clone(&record);
+        let committed = self.0.database.write(move |tx| {
+            tx.put(CONTAINERS, stored.id.as_str(), &stored)?;
+            Ok::<_, metadata::Error>(())
+        });
+        committed.await?;
+        fault::point("create.after-commit");
+        let run = record.run.clone();
+        let container = Container {
+            record: Arc::clone(&record),
+            state: State::Created,
+            run,
+            exec_ids: Vec::new(),
+            exits: 0,
+            gone: false,
+        };
+        let entry = Arc::new(Entry::new(container));
+        let engine = self.clone();
+        let prepared = tokio::task::spawn_blocking(move || engine.prepare(&record, &new_volumes))
+            .await
+            .map_err(Error::lost)
+            .flatten();
+        if let Err(error) = prepared {
+            self.remove_whole(&entry, true).await?;
+            return Err(error);
+        }
+        fault::point("create.after-snapshot");
+        self.publish(&entry.view(), "create", Default::default());
+        self.index().add(entry);
+        Ok(())
+    }
+
+    fn plan_mounts(&self, record: &Record) -> Result<mount_point::Plan> {
+        let host = mount_point::Host {
+            mounts_of: &|reference| {
+                let other = self.container(&ContainerRef(reference.to_owned())).ok()?;
+                Some(other.record.mounts.clone())
+            },
+            exists: &|path| path.exists(),
+            volume_driver: &|name| Some(self.0.volumes.get(name).ok()?.driver),
+            new_name: &|| ContainerId::from_bytes(random()).into(),
+            data_root: &self.config().root,
+        };
+        Ok(mount_point::plan(&record.config, &record.host_config, &host)?)
+    }
+
+    /// Makes the directories of a container whose record is there. Idempotent: recovery does it again.
+    pub(super) fn prepare(
+        &self,
+        record: &Record,
+        new_volumes: &[crate::volume::Volume],
+    ) -> Result<()> {
+        let top = top_layer(record)?;
+        paths::make_private(&self.container_dir(&record.id))?;
+        self.snapshots().prepare(&record.id, top.as_ref())?;
+        self.fill_volumes(record, new_volumes)
+    }
+
+    /// Copies what the image has at a new volume's place into the volume.
+    fn fill_volumes(&self, record: &Record, new: &[crate::volume::Volume]) -> Result<()> {
+        use crate::container::mount_point::Source;
+        let top = top_layer(record)?;
+        let mut root = None;
+        for mount in &record.mounts {
+            let Source::Volume { name, no_copy: false, .. } = &mount.source else { continue };
+            if !new.iter().any(|volume| volume.name == *name) {
+                continue;
+            }
+            let crate::volume::Content::Directory(target) = self.0.volumes.content(name)? else {
+                continue;
+            };
+            if root.is_none() {
+                root = Some(self.snapshots().open_root(&record.id, top.as_ref())?);
+            }
+            if let Some(root) = &root {
+                use std::os::fd::AsFd;
+                let from = std::path::Path::new(&mount.destination);
+                crate::volume::copy_up::copy_up(root.as_fd(), from, &target).map_err(|error| {
+                    let text = format!("failed to populate volume {name}");
+                    Error::with_source(Kind::Internal, text, error)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the chain id of a record's topmost layer.
+pub(super) fn top_layer(record: &Record) -> Result<Option<cleat_proto::digest::ChainId>> {
+    let parse = |text: &String| text.parse::<cleat_proto::digest::ChainId>();
+    record.top_layer.as_ref().map(parse).transpose().map_err(|error| {
+        let text = format!("the record of container {} is damaged", record.id);
+        Error::with_source(Kind::Internal, text, error)
+    })
+}
+
+fn joins_network(record: &Record) -> bool {
+    record.host_config.network_mode.starts_with("container:")
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Puts entrypoint and command together.
+fn command_of(request: &mut CreateRequest) -> Result<(String, Vec<String>)> {
+    let config = &mut request.config;
+    if config.entrypoint.as_ref().is_some_and(|words| words.0 == [""]) {
+        config.entrypoint = None;
+    }
+    defaults::command(config)
+        .ok_or_else(|| Error::new(Kind::InvalidArgument, "no command specified"))
+}
+
+/// Whether an image is what `os[/arch[/variant]]` asks for.
+fn fits(platform: &str, image: &Image) -> bool {
+    let mut parts = platform.split('/');
+    let first = parts.next().unwrap_or_default();
+    let arch = parts.next();
+    let variant = parts.next();
+    let is_os = |text: &str| matches!(text, "linux" | "windows" | "darwin" | "freebsd");
+    let (os, arch) = match arch {
+        None if !is_os(first) => (None, Some(first)),
+        _ => (Some(first), arch),
+    };
+    os.is_none_or(|os| os == image.os)
+        && arch.is_none_or(|arch| normal(arch) == normal(&image.architecture))
+        && variant.is_none_or(|variant| image.variant.is_empty() || variant == image.variant)
+}
+
+fn normal(arch: &str) -> &str {
+    match arch {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn platform_warning(request: &CreateRequest, image: Option<&Image>) -> Option<String> {
+    let image = image?;
+    let host = normal(std::env::consts::ARCH);
+    let other = request.platform.is_none()
+        && !image.architecture.is_empty()
+        && normal(&image.architecture) != host;
+    other.then(|| {
+        format!(
+            "The requested image's platform ({}/{}) does not match the detected host platform (linux/{host}) and no specific platform was requested",
+            image.os, image.architecture
+        )
+    })
+}
+
+/// Returns random bytes.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the kernel has random bytes");
+    bytes
+}

@@ -1,0 +1,262 @@
+//! What a shim tells, while it happens; and the end of a run: commit, answer whoever waits, then take away what is left.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use cleat_proto::{
+    docker::container::RestartPolicy,
+    journal::{Entry as Told, What},
+};
+
+use super::{Engine, Entry, fault};
+use crate::{
+    container::{Phase, Run, State, history::Consequence},
+    event::now_nanos,
+    task::{Client, TaskDir, Watch, cgroup},
+};
+
+/// Between two tries to reach a shim that does not answer, but is not dead.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What nobody saw the end of: as if killed.
+const KILLED: u32 = 137;
+
+impl Engine {
+    /// Follows what becomes of a task, in a task of its own, to its end.
+    pub(super) fn follow(&self, entry: Arc<Entry>) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let task = engine.task_dir(&entry.id);
+            while !engine.follow_connection(&entry, &task).await {}
+        });
+    }
+
+    /// Follows one connection; returns whether the task has ended.
+    async fn follow_connection(&self, entry: &Arc<Entry>, task: &TaskDir) -> bool {
+        let after = entry.view().run.journal_seq;
+        let mut watch = match Watch::open(task, after).await {
+            Ok(watch) => watch,
+            Err(error) if error.is_dead() => {
+                self.shim_is_dead(entry, task).await;
+                return true;
+            }
+            Err(error) => {
+                tracing::warn!(container = %entry.id, %error, "cannot follow a container");
+                tokio::time::sleep(PATIENCE).await;
+                return false;
+            }
+        };
+        while let Ok(Some(told)) = watch.next().await {
+            if self.take(entry, &told).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes in one journal entry; returns whether it was the last.
+    pub(super) async fn take(&self, entry: &Arc<Entry>, told: &Told) -> bool {
+        if told.seq <= entry.view().run.journal_seq {
+            return false;
+        }
+        if let What::Exited { .. } = told.what {
+            self.ended(entry, told).await;
+            return true;
+        }
+        let (events, consequence) = entry.change(|container| container.follow(told));
+        let record = Arc::clone(&entry.view().record);
+        if let Consequence::ExecEnded { exec_id, status } = &consequence {
+            self.exec_ended(entry, exec_id, *status);
+        }
+        for event in events {
+            self.publish_at(&record, event.action, event.attributes, event.at_nanos);
+        }
+        false
+    }
+
+    /// The run is over: commit, tell, answer waiters, and then take away what is left, in turn with other commands.
+    async fn ended(&self, entry: &Arc<Entry>, told: &Told) {
+        let mut after = (*entry.view()).clone();
+        let (events, _) = after.follow(told);
+        let removes = self.removes_itself(entry);
+        fault::point("exit.before-commit");
+        let run = after.run.clone();
+        let committed = self
+            .commit(entry, |record| {
+                record.run = run;
+                if removes {
+                    record.phase = Phase::Removing { volumes: true };
+                }
+            })
+            .await;
+        if let Err(error) = committed {
+            // The shim's exit file still says it; the next start of the daemon reads it.
+            tracing::error!(container = %entry.id, error = error.whole(), "cannot record an exit");
+        }
+        fault::point("exit.after-commit");
+        let record = Arc::clone(&entry.view().record);
+        for event in events {
+            self.publish_at(&record, event.action, event.attributes, event.at_nanos);
+        }
+        entry.leave_remains();
+        let status = after.run.exit_code;
+        entry.change(|container| {
+            container.follow(told);
+            if removes {
+                container.state = State::Removing;
+            }
+        });
+        tracing::info!(container = %entry.id, status, "container ended");
+        self.end_execs(entry);
+        let (engine, cleaned) = (self.clone(), Arc::clone(entry));
+        let in_turn = async move {
+            if cleaned.take_remains() {
+                engine.tear_down(&cleaned).await;
+            }
+            if removes { engine.remove_whole(&cleaned, true).await } else { Ok(()) }
+        };
+        if let Err(error) = entry.queue.run(in_turn).await {
+            tracing::error!(container = %entry.id, error = error.whole(), "cannot clean up after a container");
+        }
+    }
+
+    fn removes_itself(&self, entry: &Entry) -> bool {
+        entry.view().record.host_config.auto_remove && !entry.is_restarting_by_hand()
+    }
+
+    /// Gives back what a task that ended had: its network, its shim, its directory.
+    pub(super) async fn tear_down(&self, entry: &Entry) {
+        let task = self.task_dir(&entry.id);
+        let record = Arc::clone(&entry.view().record);
+        let shim = async {
+            match Client::connect(&task).await {
+                Ok(mut client) => {
+                    if let Err(error) = client.delete("").await {
+                        tracing::debug!(container = %entry.id, %error, "cannot delete a task");
+                    }
+                    fault::point("exit.after-delete");
+                    client.shutdown().await;
+                }
+                Err(_) => self.destroy_cgroup(&record).await,
+            }
+        };
+        let network = async {
+            if record.host_config.network_mode.starts_with("container:") {
+                return;
+            }
+            if let Err(error) = self.0.networks.detach(&entry.id).await {
+                tracing::error!(container = %entry.id, %error, "cannot give the network back");
+            }
+            fault::point("exit.after-network");
+        };
+        tokio::join!(shim, network);
+        if let Err(error) = task.remove() {
+            tracing::error!(container = %entry.id, %error, "cannot remove a task's directory");
+        }
+        fault::point("exit.after-directory");
+    }
+
+    async fn destroy_cgroup(&self, record: &crate::container::Record) {
+        let path = self.cgroup_path(record);
+        let destroyed = tokio::task::spawn_blocking(move || cgroup::destroy(&path)).await;
+        if let Ok(Err(error)) = destroyed {
+            tracing::error!(container = %record.id, %error, "cannot remove a cgroup");
+        }
+    }
+
+    /// Nobody listens on the socket any more: what the shim has written is the truth, and if it wrote no end, the
+    /// container's processes are killed now.
+    pub(super) async fn shim_is_dead(&self, entry: &Arc<Entry>, task: &TaskDir) {
+        let record = Arc::clone(&entry.view().record);
+        self.destroy_cgroup(&record).await;
+        let after = entry.view().run.journal_seq;
+        for told in task.journal(after) {
+            if self.take(entry, &told).await {
+                return;
+            }
+        }
+        let seq = entry.view().run.journal_seq + 1;
+        let (at_nanos, what) = match task.exit() {
+            Some(exit) => (
+                exit.exited_at_nanos,
+                What::Exited {
+                    status: exit.status,
+                    oom_killed: exit.oom_killed,
+                    error: exit.error,
+                },
+            ),
+            None => {
+                tracing::warn!(container = %entry.id, "a shim has died, and its container with it");
+                (now_nanos(), What::Exited { status: KILLED, oom_killed: false, error: None })
+            }
+        };
+        let killed = task.exit().is_none();
+        self.ended(entry, &Told { seq, at_nanos, what }).await;
+        if killed && !self.0.shutting_down.load(Ordering::Acquire) {
+            self.start_again_if_wanted(entry).await;
+        }
+    }
+
+    /// Does what a restart policy wants where no shim can: after the shim's death, and when the daemon starts.
+    pub(super) async fn start_again_if_wanted(&self, entry: &Arc<Entry>) {
+        let view = entry.view();
+        if !wants_start(&view.record.host_config.restart_policy, &view.run) {
+            return;
+        }
+        if let Err(error) = self.start(&(&entry.id).into()).await {
+            tracing::warn!(container = %entry.id, error = error.whole(), "cannot start a container again");
+        }
+    }
+}
+
+/// Whether a container that does not run is to be started by the daemon, as the policy and its last run say.
+pub(super) fn wants_start(policy: &RestartPolicy, run: &Run) -> bool {
+    if run.started_at_nanos == 0 {
+        return false;
+    }
+    let retries_left = policy.maximum_retry_count == 0
+        || i64::from(run.restart_count) < policy.maximum_retry_count;
+    match policy.name.as_str() {
+        "always" => true,
+        "unless-stopped" => run.wanted,
+        "on-failure" => run.wanted && run.exit_code != 0 && retries_left,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(policy: &str, retries: i64, run: Run, expected: bool) {
+        let policy = RestartPolicy { name: policy.into(), maximum_retry_count: retries };
+        assert_eq!(wants_start(&policy, &run), expected, "{policy:?} {run:?}");
+    }
+
+    fn run(wanted: bool, exit_code: u32) -> Run {
+        Run { wanted, exit_code, started_at_nanos: 1, ..Run::default() }
+    }
+
+    #[test]
+    fn always_starts_even_what_was_stopped() {
+        check("always", 0, run(false, 0), true);
+        check("always", 0, Run::default(), false);
+    }
+
+    #[test]
+    fn unless_stopped_remembers_the_stop() {
+        check("unless-stopped", 0, run(true, 0), true);
+        check("unless-stopped", 0, run(false, 137), false);
+    }
+
+    #[test]
+    fn on_failure_needs_a_failure_and_retries() {
+        check("on-failure", 0, run(true, 1), true);
+        check("on-failure", 0, run(true, 0), false);
+        check("on-failure", 2, Run { restart_count: 2, ..run(true, 1) }, false);
+        check("no", 0, run(true, 1), false);
+    }
+}

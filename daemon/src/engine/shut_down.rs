@@ -1,0 +1,37 @@
+//! The daemon's graceful end: containers stay, unless it was told otherwise.
+
+use std::sync::atomic::Ordering;
+
+use futures_util::future::join_all;
+
+use super::{Engine, StopOptions};
+
+impl Engine {
+    /// Leaves (or with `--stop-containers` stops) the containers and ends what listens: SIGTERM.
+    pub async fn shut_down(&self) {
+        self.0.shutting_down.store(true, Ordering::Release);
+        if self.config().stop_containers {
+            let running = self.entries().into_iter().filter(|e| e.view().state.is_running());
+            let stops = running.map(|entry| {
+                let engine = self.clone();
+                async move {
+                    let wanted = entry.view().run.wanted;
+                    let stopped = engine.stop_task(&entry, StopOptions::default()).await;
+                    if let Err(error) = stopped {
+                        tracing::warn!(container = %entry.id, error = error.whole(), "not stopped");
+                    }
+                    // It was us who stopped it, not the user: a policy starts it again with the daemon.
+                    let kept = engine.commit(&entry, |record| record.run.wanted = wanted).await;
+                    if let Err(error) = kept {
+                        tracing::warn!(container = %entry.id, error = error.whole(), "not recorded");
+                    }
+                }
+            });
+            join_all(stops).await;
+        }
+        self.0.events.close();
+        if self.entries().iter().all(|entry| !entry.view().state.is_running()) {
+            self.0.networks.close().await;
+        }
+    }
+}

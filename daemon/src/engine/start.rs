@@ -1,0 +1,656 @@
+//! `docker start`: network, shim and bundle side by side, then Create and Start over the shim's socket, then one commit.
+//!
+//! If a step fails, everything is taken back by the same function that recovery uses ([`Engine::abandon`]): each of its
+//! steps is fine with finding nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
+
+use cleat_proto::{
+    docker::container::{Config, HostConfig, RestartPolicy},
+    kind::Kind,
+    shim_v1::{self, Log, Orders, restart_policy},
+};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::{Engine, Entry, Error, Result, create::top_layer, fault, paths};
+use crate::{
+    container::{
+        Container, Record, Run, State,
+        mount_point::Source,
+        names::ContainerRef,
+        signal,
+        state::{Command, Refusal},
+    },
+    event::now_nanos,
+    network::{self, Attach, Sandbox},
+    spec,
+    task::{Client, TaskDir, cgroup, client},
+};
+
+/// How much of `/etc/passwd` or `/etc/group` is read.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Before what the runtime says when it cannot make the first process; clients look at the end of the text.
+const CREATE_FAILED: &str = "failed to create task for container: failed to create shim task";
+
+/// A task that runs.
+struct Started {
+    pid: u32,
+    sandbox: Option<Sandbox>,
+    at_nanos: i64,
+}
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// `AlreadySo` if it runs; the runtime's words if it cannot.
+    pub async fn start(&self, reference: &ContainerRef) -> Result<()> {
+        let entry = self.entry(reference)?;
+        let (engine, started) = (self.clone(), Arc::clone(&entry));
+        entry.queue.run(async move { engine.start_in_turn(&started).await }).await
+    }
+
+    /// Starts a container whose turn it is.
+    pub(super) async fn start_in_turn(&self, entry: &Arc<Entry>) -> Result<()> {
+        if self.0.shutting_down.load(Ordering::Acquire) {
+            return Err(Error::new(Kind::Unavailable, "the daemon is shutting down"));
+        }
+        let container = entry.view();
+        container.state.decide(Command::Start).map_err(refusal)?;
+        if entry.take_remains() {
+            self.tear_down(entry).await;
+        }
+        let task = self.task_dir(&entry.id);
+        match self.run(entry, &container.record, &task).await {
+            Ok(started) => self.started(entry, started).await,
+            Err(error) => {
+                drop(entry.take_early());
+                self.abandon(&container.record, &task).await;
+                self.start_failed(entry, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything up to the first process that runs.
+    async fn run(&self, entry: &Entry, record: &Arc<Record>, task: &TaskDir) -> Result<Started> {
+        fault::point("start.before-directory");
+        self.make_directories(record, task)?;
+        fault::point("start.after-directory");
+        let spec = self.spec_in_background(record)?;
+        let network = self.network_and_shim(record, task);
+        let (spec, network) = tokio::join!(spec, network);
+        let (sandbox, shim) = network?;
+        let mut spec = spec.map_err(Error::lost)??;
+        if sandbox.as_ref().is_some_and(|sandbox| sandbox.netns.is_some()) {
+            join_network(&mut spec, format!("/proc/{shim}/fd/4").into());
+        }
+        write_bundle(task, &spec)?;
+        fault::point("start.after-bundle");
+        let mut client = Client::connect(task).await?;
+        let rootfs = self.snapshots().mounts(&record.id, top_layer(record)?.as_ref())?;
+        let orders = self.orders(record, task)?;
+        let (tty, stdin) = (record.config.tty, record.config.open_stdin);
+        client
+            .create(task.path(), rootfs, tty, stdin, &orders)
+            .await
+            .map_err(|error| start_error(CREATE_FAILED, error))?;
+        fault::point("start.after-create");
+        for early in entry.take_early() {
+            if let Err(error) = client::attach(task, early.attach, early.client).await {
+                tracing::debug!(container = %record.id, %error, "a client that waited was lost");
+            }
+        }
+        let at_nanos = now_nanos();
+        let pid = client
+            .start("")
+            .await
+            .map_err(|error| start_error("failed to start task for container", error))?;
+        fault::point("start.after-start");
+        Ok(Started { pid, sandbox, at_nanos })
+    }
+
+    fn make_directories(&self, record: &Record, task: &TaskDir) -> Result<()> {
+        paths::make_private(&self.container_dir(&record.id))?;
+        task.make()?;
+        let rootfs = task.path().join("rootfs");
+        fs::create_dir(&rootfs).map_err(|error| {
+            let text = format!("cannot make {}", rootfs.display());
+            Error::with_source(Kind::Internal, text, error)
+        })
+    }
+
+    /// The network namespace, and in it (once there is one) the shim; returns the shim's pid.
+    async fn network_and_shim(
+        &self,
+        record: &Arc<Record>,
+        task: &TaskDir,
+    ) -> Result<(Option<Sandbox>, u32)> {
+        let sandbox = match self.attach_request(record)? {
+            Some(request) => Some(self.0.networks.attach(request).await.map_err(|error| {
+                Error::with_source(error.kind(), "failed to set up container networking", error)
+            })?),
+            None => None,
+        };
+        fault::point("start.after-network");
+        let (engine, task) = (self.clone(), task.clone());
+        let netns: Option<OwnedFd> =
+            sandbox.as_ref().and_then(|sandbox| sandbox.netns.as_ref()?.try_clone().ok());
+        let launched = tokio::task::spawn_blocking(move || {
+            engine.0.shims.launch(&engine.config().shim, &task, netns.as_ref())
+        });
+        let shim = launched.await.map_err(Error::lost)??;
+        fault::point("start.after-shim");
+        Ok((sandbox, shim))
+    }
+
+    fn attach_request(&self, record: &Record) -> Result<Option<Attach>> {
+        let host = &record.host_config;
+        if host.network_mode.starts_with("container:") {
+            return Ok(None);
+        }
+        let ports = record.config.exposed_ports.clone().unwrap_or_default();
+        Ok(Some(Attach {
+            container: record.id.clone(),
+            name: record.name.clone(),
+            hostname: record.config.hostname.clone(),
+            domainname: record.config.domainname.clone(),
+            mode: network::Mode::parse(&host.network_mode)?,
+            requested: record.networks.clone(),
+            exposed: ports.into_keys().collect(),
+            port_bindings: host.port_bindings.clone().unwrap_or_default(),
+            publish_all: host.publish_all_ports,
+            mac_address: record.config.mac_address.clone(),
+            extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
+            dns: host.dns.clone().unwrap_or_default(),
+            dns_search: host.dns_search.clone().unwrap_or_default(),
+            dns_options: host.dns_options.clone().unwrap_or_default(),
+            directory: self.container_dir(&record.id),
+        }))
+    }
+
+    /// Builds the OCI spec on a thread of its own: it reads files of the container.
+    pub(super) fn spec_in_background(
+        &self,
+        record: &Arc<Record>,
+    ) -> Result<tokio::task::JoinHandle<Result<Spec>>> {
+        let shared = self.shared_namespaces(record)?;
+        let (engine, record) = (self.clone(), Arc::clone(record));
+        Ok(tokio::task::spawn_blocking(move || {
+            let top = top_layer(&record)?;
+            let read_file = |path: &str| {
+                let path = std::path::Path::new(path);
+                engine.snapshots().read_file(&record.id, top.as_ref(), path, MAX_FILE_BYTES)
+            };
+            let mounts = engine.resolve_mounts(&record)?;
+            let input = engine.spec_input(&record, &record.config, &shared, mounts, &read_file);
+            Ok(spec::build(&input)?)
+        }))
+    }
+
+    /// Puts together what a spec depends on.
+    pub(super) fn spec_input<'a>(
+        &self,
+        record: &'a Record,
+        config: &'a Config,
+        shared: &Shared,
+        mounts: Vec<spec::Mount>,
+        read_file: &'a dyn Fn(&str) -> std::io::Result<Option<Vec<u8>>>,
+    ) -> spec::Input<'a> {
+        let host = &record.host_config;
+        let own_or_host = |mode: &str| match mode {
+            "host" => spec::Namespace::Host,
+            _ => spec::Namespace::New,
+        };
+        let file = |name: &str| Some(shared.files.join(name));
+        let mut args = vec![record.path.clone()];
+        args.extend(record.args.iter().cloned());
+        spec::Input {
+            container_id: record.id.as_str(),
+            args,
+            config,
+            host_config: host,
+            mounts,
+            files: spec::Files {
+                hosts: file("hosts"),
+                hostname: file("hostname"),
+                resolv_conf: file("resolv.conf"),
+            },
+            network: shared.network.clone(),
+            ipc: shared.ipc.clone(),
+            pid: shared.pid.clone(),
+            uts: own_or_host(&host.uts_mode),
+            cgroup: own_or_host(&host.cgroupns_mode),
+            shm: shared.shm.clone(),
+            cgroups_path: self.cgroup_path(record),
+            unified_cgroups: self.0.host.unified_cgroups,
+            init_binary: host.init.unwrap_or(false).then(|| self.config().init.clone()).flatten(),
+            read_file,
+            kernel: self.0.host.kernel,
+        }
+    }
+
+    /// Finds the namespaces and files that are another container's, or the host's.
+    pub(super) fn shared_namespaces(&self, record: &Record) -> Result<Shared> {
+        let host = &record.host_config;
+        let mut shared = Shared {
+            network: match host.network_mode.as_str() {
+                "host" => spec::Namespace::Host,
+                _ => spec::Namespace::New,
+            },
+            ipc: spec::Namespace::New,
+            pid: match host.pid_mode.as_str() {
+                "host" => spec::Namespace::Host,
+                _ => spec::Namespace::New,
+            },
+            shm: spec::Shm::Private { size_bytes: host.shm_size.unsigned_abs() },
+            files: self.container_dir(&record.id),
+        };
+        let pid_of = |mode: &str, what: &str| match mode.strip_prefix("container:") {
+            Some(other) => self.running_pid(other, what).map(Some),
+            None => Ok(None),
+        };
+        if let Some((pid, other)) = pid_of(&host.network_mode, "network")? {
+            shared.network = spec::Namespace::Join(format!("/proc/{pid}/ns/net").into());
+            shared.files = self.container_dir(&other.record.id);
+        }
+        if let Some((pid, _)) = pid_of(&host.pid_mode, "PID")? {
+            shared.pid = spec::Namespace::Join(format!("/proc/{pid}/ns/pid").into());
+        }
+        if let Some((pid, other)) = pid_of(&host.ipc_mode, "IPC")? {
+            if other.record.host_config.ipc_mode != "shareable" {
+                return Err(Error::new(
+                    Kind::InvalidArgument,
+                    format!(
+                        "cannot join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                        other.record.id
+                    ),
+                ));
+            }
+            shared.ipc = spec::Namespace::Join(format!("/proc/{pid}/ns/ipc").into());
+            shared.shm = spec::Shm::Bind(format!("/proc/{pid}/root/dev/shm").into());
+        }
+        match host.ipc_mode.as_str() {
+            "host" => {
+                shared.ipc = spec::Namespace::Host;
+                shared.shm = spec::Shm::Bind("/dev/shm".into());
+            }
+            "none" => shared.shm = spec::Shm::Absent,
+            _ => {}
+        }
+        Ok(shared)
+    }
+
+    fn running_pid(&self, other: &str, what: &str) -> Result<(u32, Arc<Container>)> {
+        let other = self.container(&ContainerRef(other.to_owned()))?;
+        match other.state.pid() {
+            0 => Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "cannot join {what} namespace of a non running container: {}",
+                    other.record.id
+                ),
+            )),
+            pid => Ok((pid, other)),
+        }
+    }
+
+    /// Turns the record's mounts into what the worker mounts, and makes directories of the host that `-v` asks for.
+    fn resolve_mounts(&self, record: &Record) -> Result<Vec<spec::Mount>> {
+        let mut mounts = Vec::with_capacity(record.mounts.len());
+        for mount in &record.mounts {
+            let source = match &mount.source {
+                Source::Bind { path, create, non_recursive } => {
+                    if *create && !path.exists() {
+                        paths::make_shared(path)?;
+                    }
+                    spec::MountSource::Bind { path: path.clone(), non_recursive: *non_recursive }
+                }
+                Source::Tmpfs { options } => spec::MountSource::Tmpfs { options: options.clone() },
+                Source::Volume { name, subpath, .. } => self.volume_source(name, subpath)?,
+            };
+            mounts.push(spec::Mount {
+                destination: mount.destination.clone(),
+                source,
+                read_only: !mount.rw,
+                propagation: mount.propagation.clone(),
+                recursive_ro: mount.recursive_ro,
+            });
+        }
+        Ok(mounts)
+    }
+
+    fn volume_source(&self, name: &str, subpath: &str) -> Result<spec::MountSource> {
+        match self.0.volumes.content(name)? {
+            crate::volume::Content::Directory(path) => {
+                let path = if subpath.is_empty() { path } else { path.join(subpath) };
+                Ok(spec::MountSource::Bind { path, non_recursive: false })
+            }
+            crate::volume::Content::Filesystem { kind, options, .. } if kind == "tmpfs" => {
+                Ok(spec::MountSource::Tmpfs { options })
+            }
+            crate::volume::Content::Filesystem { kind, .. } => Err(Error::new(
+                Kind::NotImplemented,
+                format!("the volume {name} of type {kind} is not supported yet"),
+            )),
+        }
+    }
+
+    fn orders(&self, record: &Record, task: &TaskDir) -> Result<Orders> {
+        let name = &record.host_config.runtime;
+        let runtime = self.config().runtimes.get(name).ok_or_else(|| {
+            let text = format!("unknown or invalid runtime name: {name}");
+            Error::new(Kind::InvalidArgument, text)
+        })?;
+        let path = self.log_path(&record.id).display().to_string();
+        Ok(Orders {
+            runtime: Some(shim_v1::Runtime {
+                binary: runtime.path.display().to_string(),
+                args: runtime.args.clone(),
+                root: self.config().state.join("runtime").join(name).display().to_string(),
+                native: runtime.native,
+            }),
+            log: Some(log_orders(&record.host_config, &record.config, path)?),
+            restart: Some(restart_orders(&record.host_config.restart_policy)),
+            stdin_once: record.config.stdin_once,
+            state_dir: task.path().display().to_string(),
+            stop_signal: signal::parse(&record.config.stop_signal).unwrap_or(0).unsigned_abs(),
+        })
+    }
+
+    /// The first process runs: commit, tell, and follow what becomes of it.
+    async fn started(&self, entry: &Arc<Entry>, started: Started) -> Result<()> {
+        let Started { pid, sandbox, at_nanos } = started;
+        let before = entry.view().run.clone();
+        let mut run = Run {
+            wanted: true,
+            open: true,
+            started_at_nanos: at_nanos,
+            finished_at_nanos: before.finished_at_nanos,
+            ..Run::default()
+        };
+        if let Some(sandbox) = &sandbox {
+            run.ports.clone_from(&sandbox.ports);
+            run.sandbox_id.clone_from(&sandbox.sandbox_id);
+        }
+        let endpoints = sandbox.map(|sandbox| sandbox.endpoints);
+        let stored = run.clone();
+        let committed = self
+            .commit(entry, |record| {
+                record.run = stored;
+                if let Some(endpoints) = endpoints {
+                    record.networks = endpoints;
+                }
+            })
+            .await;
+        if let Err(error) = committed {
+            // It is not on disk, so it must not run.
+            let record = Arc::clone(&entry.view().record);
+            self.abandon(&record, &self.task_dir(&entry.id)).await;
+            return Err(error);
+        }
+        fault::point("start.after-commit");
+        entry.change(|container| {
+            container.run = run;
+            container.state = State::Running { pid };
+        });
+        self.publish(&entry.view(), "start", Default::default());
+        tracing::info!(container = %entry.id, pid, "container started");
+        self.follow(Arc::clone(entry));
+        Ok(())
+    }
+
+    /// The first process could not run: the state says why, and nothing else has changed.
+    async fn start_failed(&self, entry: &Arc<Entry>, error: &Error) {
+        let text = error.whole();
+        let (exit_code, _) = exit_code_of(&text);
+        tracing::info!(container = %entry.id, error = text, "container not started");
+        let mut run = entry.view().run.clone();
+        run.exit_code = exit_code;
+        run.error = text;
+        run.wanted = false;
+        let stored = run.clone();
+        if let Err(error) = self.commit(entry, |record| record.run = stored).await {
+            tracing::error!(container = %entry.id, error = error.whole(), "cannot record a failed start");
+        }
+        entry.change(|container| container.run = run);
+        if entry.view().record.host_config.auto_remove
+            && let Err(error) = self.auto_remove(entry).await
+        {
+            tracing::error!(container = %entry.id, error = error.whole(), "cannot remove a container that did not start");
+        }
+    }
+
+    /// Takes away whatever of a task is on the host, in whichever state it is. Never fails: what cannot be done is in the
+    /// log, and the next start of the daemon tries again.
+    pub(super) async fn abandon(&self, record: &Record, task: &TaskDir) {
+        if let Ok(mut client) = Client::connect(task).await {
+            let _ = client.kill(signal::KILL).await;
+            let _ = client.delete("").await;
+            client.shutdown().await;
+        }
+        let (engine, id) = (self.clone(), record.id.clone());
+        let cgroup = self.cgroup_path(record);
+        let swept = tokio::task::spawn_blocking(move || {
+            engine.0.shims.kill(&id);
+            cgroup::destroy(&cgroup)
+        });
+        if let Ok(Err(error)) = swept.await {
+            tracing::error!(container = %record.id, %error, "cannot remove a cgroup");
+        }
+        if !record.host_config.network_mode.starts_with("container:")
+            && let Err(error) = self.0.networks.undo_attach(&record.id).await
+        {
+            tracing::error!(container = %record.id, %error, "cannot give the network back");
+        }
+        if let Err(error) = task.remove() {
+            tracing::error!(container = %record.id, %error, "cannot remove a task's directory");
+        }
+    }
+}
+
+/// What a container shares with others.
+pub(super) struct Shared {
+    network: spec::Namespace,
+    ipc: spec::Namespace,
+    pid: spec::Namespace,
+    shm: spec::Shm,
+    /// Where `hosts` and its siblings are.
+    files: PathBuf,
+}
+
+fn refusal(why: Refusal) -> Error {
+    match why {
+        Refusal::Paused => {
+            Error::new(Kind::Conflict, "cannot start a paused container, try unpause instead")
+        }
+        Refusal::BeingRemoved => {
+            Error::new(Kind::Conflict, "container is marked for removal and cannot be started")
+        }
+        _ => Error::new(Kind::AlreadySo, "container is already started"),
+    }
+}
+
+fn join_network(spec: &mut Spec, path: PathBuf) {
+    let linux = spec.linux_mut().as_mut();
+    let Some(namespaces) = linux.and_then(|linux| linux.namespaces_mut().as_mut()) else { return };
+    for namespace in namespaces {
+        if namespace.typ() == LinuxNamespaceType::Network {
+            namespace.set_path(Some(path.clone()));
+        }
+    }
+}
+
+fn write_bundle(task: &TaskDir, spec: &Spec) -> Result<()> {
+    let path = task.path().join("config.json");
+    let fail = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Error::with_source(Kind::Internal, format!("cannot write {}", path.display()), error)
+    };
+    let bytes = serde_json::to_vec(spec).map_err(|error| fail(error.into()))?;
+    fs::write(&path, bytes).map_err(|error| fail(error.into()))
+}
+
+/// Puts the runtime's words into Docker's shape, with the kind that Docker's status stands for.
+fn start_error(before: &str, error: crate::task::Error) -> Error {
+    let crate::task::Error::Shim { message, .. } = &error else {
+        return Error::with_source(error.kind(), before, error);
+    };
+    let (exit_code, suffix) = exit_code_of(message);
+    let kind = if exit_code == UNKNOWN { Kind::Internal } else { Kind::InvalidArgument };
+    Error::new(kind, format!("{before}: {message}{suffix}"))
+}
+
+/// Exit codes of a start that failed: 128 where nothing better is known.
+const UNKNOWN: u32 = 128;
+const CANNOT_INVOKE: u32 = 126;
+const NOT_FOUND: u32 = 127;
+
+/// Reads the exit code off the runtime's words, and what Docker adds to them. Clients look for the same words.
+pub(super) fn exit_code_of(message: &str) -> (u32, &'static str) {
+    let text = message.to_ascii_lowercase();
+    let has = |part: &str| text.contains(part);
+    if has("permission denied") {
+        (CANNOT_INVOKE, "")
+    } else if has("is a directory") {
+        (CANNOT_INVOKE, ": permission denied")
+    } else if has("not a directory") {
+        let hint = ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type";
+        (NOT_FOUND, hint)
+    } else if has("executable file not found")
+        || has("no such file or directory")
+        || has("failed to run runc create/exec call")
+    {
+        (NOT_FOUND, "")
+    } else {
+        (UNKNOWN, "")
+    }
+}
+
+/// Turns the API's policy into the shim's.
+pub(super) fn restart_orders(policy: &RestartPolicy) -> shim_v1::RestartPolicy {
+    use restart_policy::Kind as K;
+    let kind = match policy.name.as_str() {
+        "always" => K::Always,
+        "unless-stopped" => K::UnlessStopped,
+        "on-failure" => K::OnFailure,
+        _ => K::No,
+    };
+    let max_retries = u32::try_from(policy.maximum_retry_count).unwrap_or(0);
+    shim_v1::RestartPolicy { kind: kind.into(), max_retries }
+}
+
+/// Turns the log options into the shim's orders.
+///
+/// # Errors
+/// Options that cannot be read.
+pub(super) fn log_orders(host: &HostConfig, config: &Config, path: String) -> Result<Log> {
+    let none = BTreeMap::new();
+    let options = host.log_config.config.as_ref().unwrap_or(&none);
+    let bad = |key: &str, value: &str| {
+        Error::new(Kind::InvalidArgument, format!("invalid value for {key}: {value:?}"))
+    };
+    let option = |key: &str| options.get(key).map(String::as_str);
+    let max_size_bytes = match option("max-size") {
+        None | Some("-1") => 0,
+        Some(text) => size(text).ok_or_else(|| bad("max-size", text))?,
+    };
+    let max_files = match option("max-file") {
+        None => 1,
+        Some(text) => text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| bad("max-file", text))?,
+    };
+    let compress = match option("compress") {
+        None | Some("false" | "0") => false,
+        Some("true" | "1") => true,
+        Some(text) => return Err(bad("compress", text)),
+    };
+    if max_size_bytes == 0 && (max_files > 1 || compress) {
+        return Err(Error::new(
+            Kind::InvalidArgument,
+            "compress and max-file cannot be used without max-size",
+        ));
+    }
+    let mut attributes = std::collections::HashMap::new();
+    for key in option("labels").unwrap_or_default().split(',').filter(|key| !key.is_empty()) {
+        if let Some(value) = config.labels.as_ref().and_then(|labels| labels.get(key)) {
+            attributes.insert(key.to_owned(), value.clone());
+        }
+    }
+    for key in option("env").unwrap_or_default().split(',').filter(|key| !key.is_empty()) {
+        let entries = config.env.iter().flatten().filter_map(|entry| entry.split_once('='));
+        if let Some((_, value)) = entries.into_iter().find(|(name, _)| *name == key) {
+            attributes.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    let driver = host.log_config.kind.clone();
+    Ok(Log { driver, path, max_size_bytes, max_files, compress, attributes })
+}
+
+/// Reads `10m`: a number with a unit of 1024's.
+fn size(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit).filter(|size| *size > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_read_off_the_runtimes_words() {
+        for (message, code) in [
+            ("exec: \"nope\": executable file not found in $PATH", 127),
+            ("exec: \"/etc/passwd\": permission denied", 126),
+            ("exec: \"/etc\": is a directory", 126),
+            ("mount a: not a directory", 127),
+            ("stat /x: no such file or directory", 127),
+            ("something else", 128),
+        ] {
+            assert_eq!(exit_code_of(message).0, code, "{message}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_invoked_is_the_callers_mistake() {
+        let shim = |message: &str| crate::task::Error::Shim {
+            kind: Kind::Internal,
+            message: message.to_owned(),
+        };
+        let error =
+            start_error(CREATE_FAILED, shim("exec: \"x\": executable file not found in $PATH"));
+        assert_eq!(error.kind(), Kind::InvalidArgument);
+        assert_eq!(
+            error.whole(),
+            "failed to create task for container: failed to create shim task: exec: \"x\": executable file not found in $PATH"
+        );
+        assert_eq!(start_error("x", shim("boom")).kind(), Kind::Internal);
+    }
+
+    #[test]
+    fn log_sizes_have_units() {
+        for (text, expected) in [
+            ("10m", Some(10 << 20)),
+            ("1G", Some(1 << 30)),
+            ("512", Some(512)),
+            ("0", None),
+            ("m", None),
+            ("1x", None),
+        ] {
+            assert_eq!(size(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A task's cgroup, for when its shim is dead: who is still in it, and its end.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use cleat_sys::pidfd::PidFd;
+use nix::unistd::Pid;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// How often a kill is tried on processes that keep coming.
+const ROUNDS: u32 = 50;
+
+/// Returns the directories of the cgroup `path` (`/cleat/<id>`), one in each hierarchy that has it.
+fn directories(path: &str) -> Vec<PathBuf> {
+    let below = path.trim_start_matches('/');
+    let unified = Path::new(MOUNT).join(below);
+    let per_controller = fs::read_dir(MOUNT)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join(below)));
+    std::iter::once(unified).chain(per_controller).filter(|path| path.is_dir()).collect()
+}
+
+/// Whether the host's controllers are on the unified hierarchy alone.
+pub fn is_unified() -> bool {
+    nix::sys::statfs::statfs(MOUNT)
+        .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC)
+}
+
+/// Returns the pids of everything in the cgroup and below it, each once.
+pub fn processes(path: &str) -> Vec<u32> {
+    let mut pids: Vec<u32> = Vec::new();
+    for directory in directories(path) {
+        walk(&directory, &mut |below| {
+            let text = fs::read_to_string(below.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+        });
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Kills everything in the cgroup and removes it. Blocks until that is done, for a second at most. Idempotent.
+///
+/// # Errors
+/// If something survives.
+pub fn destroy(path: &str) -> io::Result<()> {
+    for _ in 0..ROUNDS {
+        let pids = processes(path);
+        let freezers = directories(path);
+        for pid in &pids {
+            if let Ok(pidfd) = PidFd::open(Pid::from_raw(*pid as i32)) {
+                let _ = pidfd.kill();
+            }
+        }
+        // What is frozen dies when it thaws (v1; v2 lets SIGKILL through).
+        for directory in &freezers {
+            let _ = fs::write(directory.join("freezer.state"), "THAWED");
+        }
+        if pids.is_empty() && remove(path).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    remove(path)
+}
+
+/// Lists the cgroups right below `parent`, by name.
+pub fn children(parent: &str) -> Vec<String> {
+    let mut names: Vec<String> = directories(parent)
+        .into_iter()
+        .flat_map(|directory| fs::read_dir(directory).into_iter().flatten())
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            entry.file_type().ok()?.is_dir().then(|| entry.file_name().into_string().ok())?
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn remove(path: &str) -> io::Result<()> {
+    let mut result = Ok(());
+    for directory in directories(path) {
+        let mut all = Vec::new();
+        walk(&directory, &mut |below| all.push(below.to_owned()));
+        for below in all.iter().rev() {
+            if let Err(error) = fs::remove_dir(below)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                result = Err(error);
+            }
+        }
+    }
+    result
+}
+
+/// Calls `visit` with a directory and then with those below it.
+fn walk(directory: &Path, visit: &mut dyn FnMut(&Path)) {
+    visit(directory);
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        walk(&entry.path(), visit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cgroup of the test's own, in whichever hierarchy this host has for `pids` (or the unified one).
+    fn make(name: &str) -> (String, PathBuf) {
+        let path = format!("/cleat-test-{}-{name}", std::process::id());
+        let root = [Path::new(MOUNT).join("pids"), Path::new(MOUNT).to_owned()]
+            .into_iter()
+            .find(|root| root.join("cgroup.procs").exists())
+            .unwrap();
+        let directory = root.join(path.trim_start_matches('/')).join("below");
+        fs::create_dir_all(&directory).unwrap();
+        (path, directory)
+    }
+
+    #[test]
+    fn everything_in_a_cgroup_is_killed_and_it_is_removed() {
+        let (path, directory) = make("kill");
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(directory.join("cgroup.procs"), child.id().to_string()).unwrap();
+        assert_eq!(processes(&path), [child.id()]);
+        // A zombie counts as a process until its parent, here the test, has buried it.
+        let burial = std::thread::spawn(move || child.wait().unwrap());
+        destroy(&path).unwrap();
+        assert!(!burial.join().unwrap().success());
+        assert!(!directory.exists());
+        destroy(&path).unwrap();
+    }
+}
