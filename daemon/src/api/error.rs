@@ -47,6 +47,17 @@ impl Error {
         Self::new(Kind::NotImplemented, format!("{what} is not implemented by cleat yet"))
     }
 
+    /// Puts words before the message.
+    pub fn within(mut self, words: impl std::fmt::Display) -> Self {
+        self.message = format!("{words}: {}", self.message);
+        self
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The message alone.
     pub fn message(&self) -> &str {
         &self.message

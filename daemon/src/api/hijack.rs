@@ -15,7 +15,7 @@ use std::{
 };
 
 use axum::{extract::FromRequestParts, response::Response};
-use http::{HeaderMap, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd},
@@ -174,14 +174,19 @@ pub fn media_type(tty: bool, version: super::version::ApiVersion) -> &'static st
 }
 
 /// The response head, which is written by hand since HTTP's part is over.
-pub fn head(upgrade: Upgrade, media_type: &str) -> String {
-    if upgrade.0 {
+pub fn head(upgrade: Upgrade, media_type: &str, more: &[(HeaderName, HeaderValue)]) -> String {
+    let mut head = if upgrade.0 {
         format!(
-            "HTTP/1.1 101 UPGRADED\r\nContent-Type: {media_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+            "HTTP/1.1 101 UPGRADED\r\nContent-Type: {media_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
         )
     } else {
-        format!("HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\n\r\n")
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\n")
+    };
+    for (name, value) in more {
+        head.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
     }
+    head.push_str("\r\n");
+    head
 }
 
 impl Taken {

@@ -19,7 +19,10 @@
 //! A segment in a path is `{name}`; image names contain slashes, so their file takes `/images/{*rest}` and looks at its end.
 
 pub mod body;
+pub mod containers;
 pub mod error;
+pub mod events;
+pub mod exec;
 pub mod hijack;
 pub mod listen;
 pub mod query;
@@ -36,6 +39,9 @@ use crate::engine::Engine;
 /// All routes.
 pub fn router(engine: Engine) -> Router {
     Router::new()
+        .merge(containers::routes())
+        .merge(events::routes())
+        .merge(exec::routes())
         .merge(system::routes())
         .merge(unimplemented::routes())
         .route_layer(middleware::from_fn(version::gate))

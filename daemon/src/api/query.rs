@@ -257,7 +257,9 @@ impl Filters {
     pub fn until(&self) -> Result<Option<i64>, Error> {
         match self.get("until") {
             [] => Ok(None),
-            [one] => super::time::parse(one).map(Some).map_err(Error::invalid),
+            [one] => super::time::parse(one).map(Some).map_err(|_| {
+                Error::invalid(format!("failed to parse value as time or duration: {one:?}"))
+            }),
             _ => Err(Error::invalid("more than one until filter specified")),
         }
     }

@@ -27,6 +27,12 @@ impl ApiVersion {
         self >= Self(major, minor)
     }
 
+    /// The version that a test speaks.
+    #[cfg(test)]
+    pub fn of(text: &str) -> Self {
+        Self::parse(text).unwrap()
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.').map(|part| part.parse().unwrap_or(0));
         Some(Self(parts.next()?, parts.next().unwrap_or(0)))

@@ -5,4 +5,7 @@
 
 pub mod container;
 pub mod go_json;
+pub mod inspect;
+pub mod stats;
+pub mod summary;
 pub mod system;

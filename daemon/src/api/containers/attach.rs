@@ -1,0 +1,70 @@
+//! `POST /containers/{name}/attach`.
+
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+
+use crate::{
+    api::{
+        error::Error,
+        hijack::{self, RAW, Socket, Upgrade, media_type},
+        query::Query,
+        version::ApiVersion,
+    },
+    container::names::ContainerRef,
+    engine::{AttachOptions, Engine},
+};
+
+/// The handler. From the answer's head on the shim alone speaks to the client.
+pub async fn attach(
+    State(engine): State<Engine>,
+    Path(name): Path<String>,
+    query: Query,
+    version: ApiVersion,
+    upgrade: Upgrade,
+    socket: Socket,
+) -> Response {
+    let options = AttachOptions {
+        stdin: query.bool("stdin"),
+        stdout: query.bool("stdout"),
+        stderr: query.bool("stderr"),
+        logs: query.bool("logs"),
+        stream: query.bool("stream"),
+        detach_keys: query.optional("detachKeys").map(str::to_owned),
+    };
+    let attachment = match engine.attach(&ContainerRef(name), options) {
+        Ok(attachment) => attachment,
+        Err(error) => return refuse(&socket, error.into()).await,
+    };
+    // Docker names the framed stream only where the client upgrades.
+    let media_type = if upgrade.0 { media_type(attachment.tty, version) } else { RAW };
+    let head = hijack::head(upgrade, media_type, &[]);
+    socket
+        .take(async move |taken| {
+            if taken.write(head.as_bytes()).is_err() {
+                return;
+            }
+            if let Err(error) = attachment.join(taken.fd, taken.early).await {
+                tracing::warn!(error = error.whole(), "a client could not be attached");
+            }
+        })
+        .await
+}
+
+/// Docker has the connection in its hands already when it finds out, and answers in plain text.
+async fn refuse(socket: &Socket, error: Error) -> Response {
+    let status = error.status();
+    let reason = status.canonical_reason().unwrap_or_default();
+    let answer = format!(
+        "HTTP/1.1 {} {reason}\r\nContent-Type: {RAW}\r\n\r\n{}\r\n",
+        status.as_u16(),
+        error.message()
+    );
+    socket
+        .take(async move |taken| {
+            // A client that is gone needs no answer.
+            let _ = taken.write(answer.as_bytes());
+        })
+        .await
+}
