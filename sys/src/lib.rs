@@ -9,6 +9,8 @@ pub mod inherited;
 pub mod keyring;
 pub mod link;
 pub mod mountapi;
+pub mod netlink;
+pub mod netns;
 pub mod openat2;
 pub mod pidfd;
 pub mod pipe;
@@ -16,8 +18,6 @@ pub mod process;
 pub mod pty;
 pub mod seccomp;
 pub mod spawn;
-pub mod netlink;
-pub mod netns;
 pub mod tty;
 pub mod xattr;
 
