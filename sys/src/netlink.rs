@@ -67,12 +67,20 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl From<Error> for std::io::Error {
+    /// Keeps the number where the kernel had no words: `raw_os_error` is of use then.
     fn from(error: Error) -> Self {
         if error.detail.is_empty() {
             Self::from(error.errno)
         } else {
             Self::new(Self::from(error.errno).kind(), error)
         }
+    }
+}
+
+impl Error {
+    /// Whether what was named is not there: a link, a table, an element.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.errno, Errno::ENODEV | Errno::ENOENT | Errno::ENXIO)
     }
 }
 

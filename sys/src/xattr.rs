@@ -76,8 +76,7 @@ pub fn list(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
 
 fn list_into(path: &CString, names: &mut [u8]) -> Result<usize> {
     // SAFETY: `path` is a C string, and the kernel writes at most `names.len()` bytes to `names`.
-    let length =
-        unsafe { libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    let length = unsafe { libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
     Errno::result(length).map(|length| length as usize)
 }
 

@@ -3,9 +3,19 @@
 //! What a container got is in its record and nowhere else: at a restart of the daemon [`Controller::restore`] learns
 //! addresses and ports from the records of those that live, and makes the kernel agree.
 
+mod bridge;
 pub mod controller;
+mod files;
+mod firewall;
+mod ipam;
+mod link;
+mod pool;
+mod port_mapping;
+mod subnet;
 
-pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Sandbox};
+pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Sandbox, parse_mac};
+pub use files::{check_dns, check_extra_hosts};
+pub use port_mapping::check as check_ports;
 
 /// What the daemon was told about networks.
 #[derive(Clone, Debug, Default)]
