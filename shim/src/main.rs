@@ -3,8 +3,8 @@
 //!
 //! # How it is started
 //!
-//! By our daemon, directly: `containerd-shim-cleat-v1 -namespace NS -id ID -address "" serve`, in the bundle's directory, in a
-//! session of its own, with
+//! By our daemon, directly: `containerd-shim-cleat-v1 -namespace NS -id ID [serve]`, in the bundle's directory, in a session of
+//! its own, with
 //! - fd 3: the listening unix socket (the daemon has bound it: it can be connected to before the shim runs),
 //! - fd 4, optional: the container's network namespace. The shim only keeps it open, so that it outlives restarts of the
 //!   container; `config.json` names it as `/proc/SHIM-PID/fd/4`,
@@ -94,7 +94,7 @@ fn run(args: &Args) -> io::Result<()> {
     match args.action.as_str() {
         "start" => bootstrap::start(args),
         "delete" => bootstrap::delete(args),
-        "serve" => serve(args),
+        "serve" | "" => serve(args),
         other => Err(io::Error::other(format!("unknown action {other:?}"))),
     }
 }

@@ -18,7 +18,6 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    descriptor::Descriptor,
     error::Error,
     reaper::Reaper,
     stdio::ChildEnds,
@@ -120,11 +119,11 @@ impl Runtime {
 
     /// Lets the created container run.
     pub async fn start(&self, reaper: &Reaper, id: &str) -> Result<(), Error> {
-        if !self.native || self.root.is_empty() {
+        let directory = Path::new(&self.root).join(id);
+        if !self.native || self.root.is_empty() || has_poststart_hooks(&directory) {
             return self.simple(reaper, "start", &[], id).await;
         }
-        let fifo = Path::new(&self.root).join(id).join("exec.fifo");
-        release(&fifo).await.map_err(Error::io("cannot start the container"))
+        release(&directory.join("exec.fifo")).map_err(Error::io("cannot start the container"))
     }
 
     /// Removes what the runtime has of the container, which must have ended.
@@ -229,17 +228,28 @@ impl<'a> From<&'a Mount> for RootfsMount<'a> {
     }
 }
 
-/// Opens the FIFO that the container's first process waits at; the byte says that it goes on.
-async fn release(fifo: &Path) -> io::Result<()> {
-    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(fifo)?;
-    let reader = Descriptor::new(file.into())?;
-    if reader.read(&mut [0; 1]).await? == 0 {
-        return Err(io::Error::other("its first process has ended before it was started"));
+/// Does what cleat-runc's `start` does, in its order: who unlinks the FIFO starts, and a byte in it lets the first process go.
+fn release(fifo: &Path) -> io::Result<()> {
+    let mut writer = fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(fifo)?;
+    fs::remove_file(fifo)?;
+    writer.write_all(b"0")
+}
+
+/// Such hooks are for the `start` verb to run.
+fn has_poststart_hooks(directory: &Path) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct State {
+        cleat: Cleat,
     }
-    match fs::remove_file(fifo) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Cleat {
+        poststart_hooks: bool,
     }
+    let text = fs::read(directory.join("state.json")).unwrap_or_default();
+    // If it cannot be told, the verb does the right thing.
+    serde_json::from_slice::<State>(&text).map_or(true, |state| state.cleat.poststart_hooks)
 }
 
 /// Returns a file without a name, for what a runtime is to read or write. Nothing of it needs to be removed.
