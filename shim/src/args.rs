@@ -26,7 +26,11 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Args, String> {
     let mut parsed = Args::default();
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        let Some(flag) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')).filter(|flag| !flag.is_empty()) else {
+        let Some(flag) = arg
+            .strip_prefix("--")
+            .or_else(|| arg.strip_prefix('-'))
+            .filter(|flag| !flag.is_empty())
+        else {
             // Flags may follow the action as well.
             parsed.action = arg;
             continue;
@@ -36,7 +40,9 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Args, String> {
             None => (flag, None),
         };
         if let Some(switch) = parsed.switch(name) {
-            *switch = value.is_none_or(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"));
+            *switch = value.is_none_or(|value| {
+                matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")
+            });
             continue;
         }
         let value = value.or_else(|| args.next());
@@ -75,10 +81,19 @@ mod tests {
 
     #[test]
     fn containerds_command_line_is_understood() {
-        let args = words("-namespace default -address /run/c.sock -publish-binary /bin/c -id web -debug start").unwrap();
-        assert_eq!((&*args.namespace, &*args.id, &*args.action, args.debug), ("default", "web", "start", true));
+        let args = words(
+            "-namespace default -address /run/c.sock -publish-binary /bin/c -id web -debug start",
+        )
+        .unwrap();
+        assert_eq!(
+            (&*args.namespace, &*args.id, &*args.action, args.debug),
+            ("default", "web", "start", true)
+        );
         let args = words("--namespace=k8s.io -id=web -bundle=/b -debug=false delete").unwrap();
-        assert_eq!((&*args.namespace, args.bundle, &*args.action, args.debug), ("k8s.io", "/b".into(), "delete", false));
+        assert_eq!(
+            (&*args.namespace, args.bundle, &*args.action, args.debug),
+            ("k8s.io", "/b".into(), "delete", false)
+        );
     }
 
     #[test]

@@ -3,24 +3,22 @@
 //! Facts: Engine API, ContainerAttach, "Stream format". What the end of a client's input means is moby's rule: with stdin-once
 //! and no terminal it closes the process's stdin and the client stays for the output; otherwise it ends the attachment.
 
-use std::{
-    io,
-    os::fd::{AsFd, AsRawFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, os::fd::AsRawFd, sync::Arc, time::Duration};
 
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{Shutdown, shutdown},
-};
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::{
     select,
     sync::{Notify, mpsc, watch},
     time::timeout,
 };
 
-use crate::{backlog::Backlog, descriptor::Descriptor, logger::Source, output::Command, stdin::{Slot, Stdin}};
+use crate::{
+    backlog::Backlog,
+    descriptor::Descriptor,
+    logger::Source,
+    output::Command,
+    stdin::{Slot, Stdin},
+};
 
 /// How long a client that was hung up on may take to hang up as well.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -46,12 +44,6 @@ impl Client {
             Source::Stdout => self.stdout,
             Source::Stderr => self.stderr,
         }
-    }
-
-    /// Whether a write would find room.
-    pub fn has_room(&self) -> bool {
-        let mut asked = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-        poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Hangs up without sending what is left.

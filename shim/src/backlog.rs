@@ -69,11 +69,28 @@ pub struct Replay {
 
 impl Backlog {
     /// Makes an empty one in `directory` and starts emptying it into `socket`.
-    pub fn start(place: &Place, socket: Arc<Descriptor>, replay: Option<Replay>) -> io::Result<Arc<Self>> {
-        let file =
-            OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(&place.directory)?;
+    pub fn start(
+        place: &Place,
+        socket: Arc<Descriptor>,
+        replay: Option<Replay>,
+    ) -> io::Result<Arc<Self>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_TMPFILE)
+            .open(&place.directory)?;
         let replaying = replay.is_some();
-        let ring = Ring { file, read: 0, written: 0, closed: false, broken: false, replaying, retired: false, sending: false };
+        let ring = Ring {
+            file,
+            read: 0,
+            written: 0,
+            closed: false,
+            broken: false,
+            replaying,
+            retired: false,
+            sending: false,
+        };
         let backlog = Arc::new(Self { ring: Mutex::new(ring), changed: Notify::new() });
         let (running, unfinished) = (Arc::clone(&backlog), place.unfinished.clone());
         tokio::spawn(async move {
@@ -228,7 +245,12 @@ impl Replay {
     }
 }
 
-async fn send_record(socket: &Descriptor, framed: bool, source: Source, bytes: &[u8]) -> io::Result<()> {
+async fn send_record(
+    socket: &Descriptor,
+    framed: bool,
+    source: Source,
+    bytes: &[u8],
+) -> io::Result<()> {
     if framed {
         socket.write_all(&crate::attach::frame_header(source, bytes.len())).await?;
     }

@@ -66,7 +66,9 @@ fn start_serving(args: &Args, listener: &UnixListener) -> io::Result<()> {
     let program = env::current_exe()?;
     let null = fs::File::options().read(true).write(true).open("/dev/null")?;
     let mut words = vec![program.clone().into_os_string()];
-    for (flag, value) in [("-namespace", &args.namespace), ("-id", &args.id), ("-address", &args.address)] {
+    for (flag, value) in
+        [("-namespace", &args.namespace), ("-id", &args.id), ("-address", &args.address)]
+    {
         words.extend([flag.into(), value.into()]);
     }
     words.push("serve".into());
@@ -90,9 +92,14 @@ fn start_serving(args: &Args, listener: &UnixListener) -> io::Result<()> {
 
 /// The kernel should rather take the container than the shim, and rather the shim than containerd.
 fn harden(pid: i32) {
-    let score = fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let score = fs::read_to_string("/proc/self/oom_score_adj")
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok());
     // Not everybody may.
-    let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), (score.unwrap_or(0) + 1).min(1000).to_string());
+    let _ = fs::write(
+        format!("/proc/{pid}/oom_score_adj"),
+        (score.unwrap_or(0) + 1).min(1000).to_string(),
+    );
 }
 
 /// Cleans up after a shim that has died: kills and removes the container, and says how it ended.
@@ -100,19 +107,29 @@ pub fn delete(args: &Args) -> io::Result<()> {
     if !args.bundle.as_os_str().is_empty() {
         env::set_current_dir(&args.bundle)?;
     }
-    let options = fs::read("options.json").ok().and_then(|text| serde_json::from_slice::<OptionsFile>(&text).ok());
+    let options = fs::read("options.json")
+        .ok()
+        .and_then(|text| serde_json::from_slice::<OptionsFile>(&text).ok());
     let options = options.unwrap_or_default();
-    let options =
-        Options { binary_name: options.binary_name, root: options.root, systemd_cgroup: options.systemd_cgroup };
+    let options = Options {
+        binary_name: options.binary_name,
+        root: options.root,
+        systemd_cgroup: options.systemd_cgroup,
+    };
     let runtime = stock_runtime(&options, &args.namespace);
     let pid = crate::runtime::state_pid(&runtime, &args.id).unwrap_or(0);
-    command(&runtime).args(["delete", "--force", &args.id]).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    command(&runtime)
+        .args(["delete", "--force", &args.id])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
     if let Ok(address) = fs::read_to_string(ADDRESS_FILE) {
         // Gone with the shim, or never made.
         let _ = fs::remove_file(address.trim_start_matches("unix://"));
     }
     crate::rootfs::unmount_all(Path::new("rootfs"));
-    let killed = DeleteResponse { pid, exit_status: 128 + 9, exited_at: Some(timestamp(SystemTime::now())) };
+    let killed =
+        DeleteResponse { pid, exit_status: 128 + 9, exited_at: Some(timestamp(SystemTime::now())) };
     io::stdout().write_all(&killed.encode_to_vec())
 }
 
@@ -147,9 +164,13 @@ pub fn info(args: &Args) -> io::Result<()> {
     }
     let mut input = Vec::new();
     io::stdin().take(10 << 20).read_to_end(&mut input)?;
-    let options = Any::decode(&*input).ok().and_then(|any| Options::decode(&*any.value).ok()).unwrap_or_default();
+    let options = Any::decode(&*input)
+        .ok()
+        .and_then(|any| Options::decode(&*any.value).ok())
+        .unwrap_or_default();
     let runtime = stock_runtime(&options, &args.namespace);
-    let features = command(&runtime).arg("features").output().ok().filter(|output| output.status.success());
+    let features =
+        command(&runtime).arg("features").output().ok().filter(|output| output.status.success());
     let type_url = "types.containerd.io/opencontainers/runtime-spec/1/features/Features".to_owned();
     let info = RuntimeInfo {
         name: "io.containerd.cleat.v1".to_owned(),
@@ -165,14 +186,19 @@ mod tests {
 
     #[track_caller]
     fn check(variables: &[(&str, &str)], expected: &str) {
-        let variable = |wanted: &str| variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned());
+        let variable = |wanted: &str| {
+            variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned())
+        };
         assert_eq!(answer(Path::new("/run/s/x"), &variable), expected);
     }
 
     #[test]
     fn each_containerd_gets_the_answer_it_understands() {
         check(&[], "unix:///run/s/x");
-        check(&[("MAX_SHIM_VERSION", "2")], r#"{"version":3,"address":"unix:///run/s/x","protocol":"ttrpc"}"#);
+        check(
+            &[("MAX_SHIM_VERSION", "2")],
+            r#"{"version":3,"address":"unix:///run/s/x","protocol":"ttrpc"}"#,
+        );
         check(
             &[("MAX_SHIM_VERSION", "2"), ("CLEAT_SHIM_PROTOCOL", "grpc")],
             r#"{"version":3,"address":"/run/s/x","protocol":"grpc"}"#,

@@ -51,7 +51,9 @@ impl Cgroup {
 
     /// Returns the directory of a v1 controller.
     pub fn controller(&self, name: &str) -> Option<&Path> {
-        let is_it = |(controllers, _): &&(String, PathBuf)| controllers.split(',').any(|controller| controller == name);
+        let is_it = |(controllers, _): &&(String, PathBuf)| {
+            controllers.split(',').any(|controller| controller == name)
+        };
         self.v1.iter().find(is_it).map(|(_, path)| &**path)
     }
 
@@ -62,7 +64,9 @@ impl Cgroup {
 
     /// Returns the directory that certainly has all processes: one of v1's, if there are any.
     fn any(&self) -> Option<&Path> {
-        let v1 = ["pids", "memory", "freezer", "devices"].into_iter().find_map(|name| self.controller(name));
+        let v1 = ["pids", "memory", "freezer", "devices"]
+            .into_iter()
+            .find_map(|name| self.controller(name));
         v1.or_else(|| self.v1.first().map(|(_, path)| &**path)).or(self.unified())
     }
 
@@ -85,8 +89,13 @@ impl Cgroup {
 
     /// Returns how many processes the OOM killer has met.
     pub fn oom_kills(&self) -> u64 {
-        let v1 = self.controller("memory").map(|directory| field(&directory.join("memory.oom_control"), "oom_kill"));
-        v1.or_else(|| self.v2.as_ref().map(|directory| field(&directory.join("memory.events"), "oom_kill"))).unwrap_or(0)
+        let v1 = self
+            .controller("memory")
+            .map(|directory| field(&directory.join("memory.oom_control"), "oom_kill"));
+        v1.or_else(|| {
+            self.v2.as_ref().map(|directory| field(&directory.join("memory.events"), "oom_kill"))
+        })
+        .unwrap_or(0)
     }
 
     /// Returns what Task.Stats wants: a type URL and a message.
@@ -101,10 +110,18 @@ impl Cgroup {
 
     fn v1_metrics(&self) -> cgroups::v1::Metrics {
         use cgroups::v1::{CpuStat, CpuUsage, MemoryEntry, MemoryStat, Metrics, PidsStat};
-        let number = |controller, file| self.controller(controller).map_or(0, |directory| number(&directory.join(file)));
-        let stat = |file: &str| self.controller("memory").map_or(0, |directory| field(&directory.join("memory.stat"), file));
+        let number = |controller, file| {
+            self.controller(controller).map_or(0, |directory| number(&directory.join(file)))
+        };
+        let stat = |file: &str| {
+            self.controller("memory")
+                .map_or(0, |directory| field(&directory.join("memory.stat"), file))
+        };
         Metrics {
-            pids: Some(PidsStat { current: number("pids", "pids.current"), limit: number("pids", "pids.max") }),
+            pids: Some(PidsStat {
+                current: number("pids", "pids.current"),
+                limit: number("pids", "pids.max"),
+            }),
             cpu: Some(CpuStat {
                 usage: Some(CpuUsage {
                     total: number("cpuacct", "cpuacct.usage"),
@@ -145,7 +162,10 @@ fn v2_metrics(directory: &Path) -> cgroups::v2::Metrics {
             usage: number("memory.current"),
             usage_limit: number("memory.max"),
         }),
-        memory_events: Some(MemoryEvents { oom: field("memory.events", "oom"), oom_kill: field("memory.events", "oom_kill") }),
+        memory_events: Some(MemoryEvents {
+            oom: field("memory.events", "oom"),
+            oom_kill: field("memory.events", "oom_kill"),
+        }),
     }
 }
 
@@ -163,7 +183,10 @@ fn locate(controllers: &str, path: &str, mounts: &str) -> Option<PathBuf> {
         let fits = if controllers.is_empty() {
             kind == "cgroup2"
         } else {
-            kind == "cgroup" && controllers.split(',').all(|name| options.split(',').any(|option| option == name))
+            kind == "cgroup"
+                && controllers
+                    .split(',')
+                    .all(|name| options.split(',').any(|option| option == name))
         };
         let below = Path::new(path).strip_prefix(root).ok()?;
         fits.then(|| Path::new(mount_point).join(below))
@@ -174,7 +197,8 @@ fn collect(directory: &Path, pids: &mut Vec<u32>) {
     let Ok(text) = fs::read_to_string(directory.join("cgroup.procs")) else { return };
     pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
     let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
         collect(&entry.path(), pids);
     }
 }
@@ -204,17 +228,22 @@ mod tests {
 
     #[test]
     fn directories_are_found_on_a_hybrid_host() {
-        let lines = "4:memory:/docker/web\n3:cpu,cpuacct:/docker/web\n2:pids:/docker/web\n0::/web\n";
+        let lines =
+            "4:memory:/docker/web\n3:cpu,cpuacct:/docker/web\n2:pids:/docker/web\n0::/web\n";
         let found = Cgroup::find(lines, "0::/\n", MOUNTS);
         assert_eq!(found.controller("memory").unwrap(), Path::new("/sys/fs/cgroup/memory/web"));
-        assert_eq!(found.controller("cpuacct").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/docker/web"));
+        assert_eq!(
+            found.controller("cpuacct").unwrap(),
+            Path::new("/sys/fs/cgroup/cpu,cpuacct/docker/web")
+        );
         assert_eq!(found.controller("pids"), None);
         assert_eq!(found.unified().unwrap(), Path::new("/sys/fs/cgroup/unified/web"));
     }
 
     #[test]
     fn the_root_and_our_own_cgroup_are_nobodys() {
-        let found = Cgroup::find("4:memory:/docker/shim\n0::/\n", "4:memory:/docker/shim\n0::/\n", MOUNTS);
+        let found =
+            Cgroup::find("4:memory:/docker/shim\n0::/\n", "4:memory:/docker/shim\n0::/\n", MOUNTS);
         assert_eq!((found.any(), found.pids()), (None, vec![]));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use tokio::io::{Interest, Ready, unix::AsyncFd};
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// An owned, non-blocking descriptor. Reads and writes take `&self`: several tasks may share one.
 pub struct Descriptor(AsyncFd<OwnedFd>);
@@ -54,14 +54,28 @@ impl Descriptor {
         self.attempt(Interest::WRITABLE, |fd| Ok(nix::sys::uio::writev(fd, parts)?))
     }
 
-    /// Runs `call`, and notes what it says about readiness.
-    pub fn attempt<T>(&self, interest: Interest, mut call: impl FnMut(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
+    /// Runs `call` whatever is known about readiness, and notes if it says `EAGAIN`.
+    fn attempt<T>(
+        &self,
+        interest: Interest,
+        mut call: impl FnMut(&OwnedFd) -> io::Result<T>,
+    ) -> io::Result<T> {
         loop {
-            match self.0.try_io(interest, |fd| call(fd)) {
+            match call(self.0.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.exhausted(interest);
+                    return Err(error);
+                }
                 other => return other,
             }
         }
+    }
+
+    /// Notes that a call other than those here has said `EAGAIN`: waiting now means waiting for news.
+    pub fn exhausted(&self, interest: Interest) {
+        // Only its side effect is wanted.
+        let _ = self.0.try_io(interest, |_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 
     /// Reads, waiting for something to read.
@@ -88,31 +102,15 @@ impl Descriptor {
         Ok(())
     }
 
-    /// Forgets that it was ready to read, after `EAGAIN` from a call that [`Self::attempt`] did not make.
-    pub async fn clear_readable(&self) -> io::Result<()> {
-        let mut guard = self.0.ready(Interest::READABLE).await?;
-        guard.clear_ready_matching(Ready::READABLE);
-        Ok(())
-    }
-
-    /// Forgets that it was ready to write, likewise.
-    pub async fn clear_writable(&self) -> io::Result<()> {
-        let mut guard = self.0.ready(Interest::WRITABLE).await?;
-        guard.clear_ready_matching(Ready::WRITABLE);
-        Ok(())
-    }
-
     /// Waits until the peer has closed both directions (`EPOLLHUP`).
     ///
-    /// It forgets the readiness to write meanwhile: writers must try first and wait afterwards, as the others here do.
+    /// On a descriptor of its own that listens for nothing else: the readiness of this one is its readers' and writers'.
     pub async fn hung_up(&self) -> io::Result<()> {
-        loop {
-            let mut guard = self.0.ready(Interest::WRITABLE).await?;
-            if guard.ready().is_write_closed() {
-                return Ok(());
-            }
-            guard.clear_ready_matching(Ready::WRITABLE);
-        }
+        let copy = self.as_fd().try_clone_to_owned()?;
+        #[expect(deprecated, reason = "as in new")]
+        let listener = AsyncFd::with_interest(copy, Interest::PRIORITY)?;
+        let _ = listener.ready(Interest::PRIORITY).await?;
+        Ok(())
     }
 }
 

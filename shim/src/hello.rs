@@ -22,7 +22,10 @@ pub async fn serve(mut stream: UnixStream, service: Service) -> io::Result<()> {
     match hello {
         Some(Ok(Hello::Attach(wish))) => {
             let result = match descriptor {
-                Some(socket) => service.ask(|reply| Request::Attach { wish, socket, reply }).await.map_err(|error| error.to_string()),
+                Some(socket) => service
+                    .ask(|reply| Request::Attach { wish, socket, reply })
+                    .await
+                    .map_err(|error| error.to_string()),
                 None => Err("no descriptor came with the line".to_owned()),
             };
             write_answer(&mut stream, result).await

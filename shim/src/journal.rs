@@ -33,7 +33,8 @@ pub struct Journal {
 
 /// Returns nanoseconds since the epoch.
 pub fn nanos(at: SystemTime) -> i64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    at.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 impl Journal {
@@ -43,7 +44,13 @@ impl Journal {
         let text = fs::read(&path).unwrap_or_default();
         let next = entries(&text).last().map_or(1, |(seq, _)| seq + 1);
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        Ok(Self { directory: directory.to_owned(), file, len: text.len() as u64, next, watchers: Vec::new() })
+        Ok(Self {
+            directory: directory.to_owned(),
+            file,
+            len: text.len() as u64,
+            next,
+            watchers: Vec::new(),
+        })
     }
 
     /// Adds an entry. One that cannot be written still reaches those who watch.
@@ -91,7 +98,10 @@ impl Journal {
         let path = self.directory.join(journal::FILE_NAME);
         let text = fs::read(&path)?;
         let half = text.len() / 2;
-        let from = text[half..].iter().position(|&byte| byte == b'\n').map_or(text.len(), |at| half + at + 1);
+        let from = text[half..]
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map_or(text.len(), |at| half + at + 1);
         let temporary = path.with_extension("tmp");
         fs::write(&temporary, &text[from..])?;
         self.file = OpenOptions::new().append(true).open(&temporary)?;

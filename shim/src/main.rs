@@ -71,7 +71,10 @@ const QUEUE: usize = 64;
 const LAST_CLIENTS: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    match args::parse(std::env::args().skip(1)).map_err(io::Error::other).and_then(|args| run(&args)) {
+    match args::parse(std::env::args().skip(1))
+        .map_err(io::Error::other)
+        .and_then(|args| run(&args))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("containerd-shim-cleat-v1: {error}");
@@ -115,7 +118,11 @@ fn serve(args: &Args) -> io::Result<()> {
 async fn supervise(args: &Args, listener: OwnedFd) -> io::Result<()> {
     // Handlers, not SIG_IGN: what is ignored stays so in the programs we start.
     let _terminate = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let identity = Identity { namespace: args.namespace.clone(), id: args.id.clone(), bundle: std::env::current_dir()? };
+    let identity = Identity {
+        namespace: args.namespace.clone(),
+        id: args.id.clone(),
+        bundle: std::env::current_dir()?,
+    };
     let publisher = Publisher::new(&args.namespace, std::env::var("TTRPC_ADDRESS").ok());
     let (requests, queue) = mpsc::channel(QUEUE);
     let (unfinished, mut finished) = mpsc::channel(1);

@@ -14,6 +14,7 @@ use std::{
 
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use tokio::{
+    io::Interest,
     select,
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout},
@@ -97,13 +98,26 @@ impl Output {
     pub fn new(place: Place) -> (Self, Handle) {
         let (sender, commands) = mpsc::unbounded_channel();
         let (finish_sender, finish) = watch::channel(None);
-        let output =
-            Self { inputs: Vec::new(), log: None, sinks: Vec::new(), clients: Vec::new(), commands, finish, place, turn: 0 };
+        let output = Self {
+            inputs: Vec::new(),
+            log: None,
+            sinks: Vec::new(),
+            clients: Vec::new(),
+            commands,
+            finish,
+            place,
+            turn: 0,
+        };
         (output, Handle { commands: sender, finish: finish_sender })
     }
 
     /// Carries until the process has ended and everything it said is delivered or in a backlog; then hangs up on everybody.
-    pub async fn run(mut self, inputs: Vec<(Source, Arc<Descriptor>)>, log: Option<JsonFile>, sinks: Vec<Sink>) {
+    pub async fn run(
+        mut self,
+        inputs: Vec<(Source, Arc<Descriptor>)>,
+        log: Option<JsonFile>,
+        sinks: Vec<Sink>,
+    ) {
         self.inputs = inputs;
         self.log = log;
         self.sinks = sinks;
@@ -156,7 +170,8 @@ impl Output {
 
     fn attach(&mut self, mut client: Client, logs: bool, stream: bool) {
         if logs {
-            let Ok(backlog) = Backlog::start(&self.place, Arc::clone(&client.socket), Some(self.replay(&client)))
+            let Ok(backlog) =
+                Backlog::start(&self.place, Arc::clone(&client.socket), Some(self.replay(&client)))
             else {
                 return client.drop_now();
             };
@@ -245,7 +260,10 @@ impl Output {
     /// One client alone, that keeps up: then the bytes need not come into our memory.
     fn can_splice(&self, source: Source) -> bool {
         let [client] = &self.clients[..] else { return false };
-        self.log.is_none() && self.sinks.is_empty() && client.wants(source) && client.backlog.is_none()
+        self.log.is_none()
+            && self.sinks.is_empty()
+            && client.wants(source)
+            && client.backlog.is_none()
     }
 
     async fn splice(&mut self, source: Source, input: &Descriptor) -> Spliced {
@@ -263,7 +281,11 @@ impl Output {
             self.obey(Command::Remove(id));
             return Spliced::Unable;
         }
-        let mut left = if client.backlog.is_none() { splice_some(client, input, waiting, &mut finish).await } else { waiting };
+        let mut left = if client.backlog.is_none() {
+            splice_some(client, input, waiting, &mut finish).await
+        } else {
+            waiting
+        };
         if waiting >= LARGE && left == 0 {
             let _ = fcntl(input, FcntlArg::F_SETPIPE_SZ(BUSY_PIPE));
         }
@@ -296,11 +318,19 @@ async fn splice_some(
     finish: &mut watch::Receiver<Option<Instant>>,
 ) -> usize {
     while left > 0 {
-        match splice(input, None, &*client.socket, None, left, SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE) {
+        match splice(
+            input,
+            None,
+            &*client.socket,
+            None,
+            left,
+            SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE,
+        ) {
             Ok(n @ 1..) => left -= n,
             Err(nix::Error::EINTR) => {}
             Err(nix::Error::EAGAIN) => {
-                if !room(client, finish, true).await {
+                client.socket.exhausted(Interest::WRITABLE);
+                if !room(client, finish).await {
                     return left;
                 }
             }
@@ -311,21 +341,12 @@ async fn splice_some(
 }
 
 /// Waits until the client takes more; false if it made no progress, or if nobody should wait for it any more.
-async fn room(client: &Client, finish: &mut watch::Receiver<Option<Instant>>, clear: bool) -> bool {
+async fn room(client: &Client, finish: &mut watch::Receiver<Option<Instant>>) -> bool {
     if finish.borrow_and_update().is_some() {
         return false;
     }
-    let wait = async {
-        if clear && !client.has_room() {
-            client.socket.clear_writable().await?;
-            if client.has_room() {
-                return Ok(());
-            }
-        }
-        client.socket.writable().await
-    };
     select! {
-        waited = timeout(PATIENCE, wait) => matches!(waited, Ok(Ok(()))),
+        waited = timeout(PATIENCE, client.socket.writable()) => matches!(waited, Ok(Ok(()))),
         _ = finish.changed() => false,
     }
 }
@@ -353,8 +374,11 @@ async fn give(
         match client.socket.try_write(&[IoSlice::new(head), IoSlice::new(rest)]) {
             Ok(n) => sent += n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if !room(client, finish, false).await {
-                    let Ok(backlog) = Backlog::start(place, Arc::clone(&client.socket), None) else { return false };
+                if !room(client, finish).await {
+                    let Ok(backlog) = Backlog::start(place, Arc::clone(&client.socket), None)
+                    else {
+                        return false;
+                    };
                     let pushed = backlog.push(&[head, rest]);
                     client.backlog = Some(backlog);
                     return pushed;

@@ -71,7 +71,13 @@ impl Process {
     }
 
     /// Connects our ends, and tells `later` when all output has been read.
-    pub fn connect(&mut self, ends: OurEnds, log: Option<JsonFile>, sinks: Vec<Sink>, later: &mpsc::UnboundedSender<Event>) {
+    pub fn connect(
+        &mut self,
+        ends: OurEnds,
+        log: Option<JsonFile>,
+        sinks: Vec<Sink>,
+        later: &mpsc::UnboundedSender<Event>,
+    ) {
         if let Some(stdin) = &ends.stdin {
             // Its clients will find out that nothing comes.
             let _ = crate::stdio::feed_from_fifo(&self.uris, Arc::clone(stdin));
@@ -137,7 +143,13 @@ impl Process {
     }
 
     /// Joins a client.
-    pub fn attach(&self, id: u64, wish: Attach, socket: Descriptor, later: &mpsc::UnboundedSender<Event>) -> Result<(), Error> {
+    pub fn attach(
+        &self,
+        id: u64,
+        wish: Attach,
+        socket: Descriptor,
+        later: &mpsc::UnboundedSender<Event>,
+    ) -> Result<(), Error> {
         let (socket, ended) = (Arc::new(socket), Arc::new(Notify::new()));
         let client = Client {
             id,

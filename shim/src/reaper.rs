@@ -74,7 +74,9 @@ fn reap_one() -> Option<Exit> {
     let (pid, status) = loop {
         match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, code)) => break (pid, code.cast_unsigned() & 0xff),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => break (pid, 128 + (signal as i32).cast_unsigned()),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                break (pid, 128 + (signal as i32).cast_unsigned());
+            }
             Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return None,
             Ok(_) | Err(_) => {}
         }

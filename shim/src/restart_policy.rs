@@ -35,7 +35,9 @@ impl RestartPolicy {
         let again = match self.kind {
             Kind::No => false,
             Kind::Always | Kind::UnlessStopped => true,
-            Kind::OnFailure => status != 0 && (self.max_retries == 0 || self.count < self.max_retries),
+            Kind::OnFailure => {
+                status != 0 && (self.max_retries == 0 || self.count < self.max_retries)
+            }
         };
         if !again {
             return None;
@@ -61,7 +63,11 @@ mod tests {
     #[track_caller]
     fn check(mut policy: RestartPolicy, runs: &[(u32, u64)], expected: &[Option<u64>]) {
         let decide = |&(status, seconds)| policy.decide(status, Duration::from_secs(seconds));
-        let delays: Vec<_> = runs.iter().map(decide).map(|delay| delay.map(|delay| delay.as_millis() as u64)).collect();
+        let delays: Vec<_> = runs
+            .iter()
+            .map(decide)
+            .map(|delay| delay.map(|delay| delay.as_millis() as u64))
+            .collect();
         assert_eq!(delays, expected);
     }
 

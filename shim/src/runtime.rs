@@ -17,11 +17,7 @@ use cleat_proto::containerd::types::Mount;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    error::Error,
-    reaper::Reaper,
-    stdio::ChildEnds,
-};
+use crate::{error::Error, reaper::Reaper, stdio::ChildEnds};
 
 /// The name of our own runtime's binary.
 pub const NATIVE: &str = "cleat-runc";
@@ -58,23 +54,45 @@ struct RootfsMount<'a> {
 impl Runtime {
     /// Returns ours: beside the shim's binary, or else wherever PATH has it.
     pub fn native(root: &str) -> Self {
-        let beside = std::env::current_exe().ok().map(|path| path.with_file_name(NATIVE)).filter(|path| path.exists());
-        Self { binary: beside.unwrap_or_else(|| NATIVE.into()), args: Vec::new(), root: root.to_owned(), native: true }
+        let beside = std::env::current_exe()
+            .ok()
+            .map(|path| path.with_file_name(NATIVE))
+            .filter(|path| path.exists());
+        Self {
+            binary: beside.unwrap_or_else(|| NATIVE.into()),
+            args: Vec::new(),
+            root: root.to_owned(),
+            native: true,
+        }
     }
 
     /// Creates the container of `bundle`; returns the pid of its first process, which waits, and the terminal if it has one.
-    pub async fn create(&self, reaper: &Reaper, birth: Birth<'_>, bundle: &Path, rootfs: &[Mount]) -> Result<Born, Error> {
+    pub async fn create(
+        &self,
+        reaper: &Reaper,
+        birth: Birth<'_>,
+        bundle: &Path,
+        rootfs: &[Mount],
+    ) -> Result<Born, Error> {
         let mut args: Vec<OsString> = vec!["--bundle".into(), bundle.into()];
         if self.native && !rootfs.is_empty() {
             let mounts: Vec<_> = rootfs.iter().map(RootfsMount::from).collect();
             let mounts = serde_json::to_string(&mounts).map_err(io::Error::from);
-            args.extend(["--rootfs-mounts".into(), mounts.map_err(Error::io("cannot write the mounts"))?.into()]);
+            args.extend([
+                "--rootfs-mounts".into(),
+                mounts.map_err(Error::io("cannot write the mounts"))?.into(),
+            ]);
         }
         self.give_birth(reaper, "create", birth, args).await
     }
 
     /// Adds a process, described by the OCI process `spec`.
-    pub async fn exec(&self, reaper: &Reaper, birth: Birth<'_>, spec: &[u8]) -> Result<Born, Error> {
+    pub async fn exec(
+        &self,
+        reaper: &Reaper,
+        birth: Birth<'_>,
+        spec: &[u8],
+    ) -> Result<Born, Error> {
         let spec = memory_file(spec).map_err(Error::io("cannot write the process"))?;
         let args = vec!["--detach".into(), "--process".into(), path_of(&spec).into()];
         self.give_birth(reaper, "exec", birth, args).await
@@ -110,10 +128,14 @@ impl Runtime {
                 .map_err(Error::io("cannot take the terminal"))?
             }
         };
-        let text = fs::read_to_string(&pid_file).map_err(Error::io("cannot read the runtime's pid file"))?;
+        let text = fs::read_to_string(&pid_file)
+            .map_err(Error::io("cannot read the runtime's pid file"))?;
         // A leftover would go with the directory.
         let _ = fs::remove_file(&pid_file);
-        let pid = text.trim().parse().map_err(|_| Error::Invalid(format!("the runtime's pid file says {text:?}")))?;
+        let pid = text
+            .trim()
+            .parse()
+            .map_err(|_| Error::Invalid(format!("the runtime's pid file says {text:?}")))?;
         Ok(Born { pid, terminal })
     }
 
@@ -148,12 +170,24 @@ impl Runtime {
         self.call(reaper, "update", &args, [input.into(), Stdio::null(), Stdio::null()]).await
     }
 
-    async fn simple(&self, reaper: &Reaper, verb: &'static str, flags: &[&str], id: &str) -> Result<(), Error> {
+    async fn simple(
+        &self,
+        reaper: &Reaper,
+        verb: &'static str,
+        flags: &[&str],
+        id: &str,
+    ) -> Result<(), Error> {
         let args: Vec<OsString> = flags.iter().copied().chain([id]).map(OsString::from).collect();
         self.call(reaper, verb, &args, [Stdio::null(), Stdio::null(), Stdio::null()]).await
     }
 
-    async fn call(&self, reaper: &Reaper, verb: &'static str, args: &[OsString], stdio: [Stdio; 3]) -> Result<(), Error> {
+    async fn call(
+        &self,
+        reaper: &Reaper,
+        verb: &'static str,
+        args: &[OsString],
+        stdio: [Stdio; 3],
+    ) -> Result<(), Error> {
         let failed = |message| Error::Runtime { verb, message };
         let mut log = memory_file(&[]).map_err(Error::io("cannot make a log for the runtime"))?;
         let ended = {
@@ -163,12 +197,14 @@ impl Runtime {
             // Our copies of the process's ends close here; it alone must hold them.
             reaper.spawn(&mut command).map(|(_, ended)| ended)
         };
-        let ended = ended.map_err(|error| failed(format!("cannot run {}: {error}", self.binary.display())))?;
+        let ended = ended
+            .map_err(|error| failed(format!("cannot run {}: {error}", self.binary.display())))?;
         let exit = ended.await.map_err(|_| Error::ShuttingDown)?;
         if exit.status == 0 {
             return Ok(());
         }
-        let said = last_error(&mut log).unwrap_or_else(|| format!("{} exited with status {}", self.name(), exit.status));
+        let said = last_error(&mut log)
+            .unwrap_or_else(|| format!("{} exited with status {}", self.name(), exit.status));
         Err(failed(self.in_runcs_words(verb, said)))
     }
 
@@ -202,7 +238,11 @@ impl Runtime {
             "exec" => "exec failed: ",
             _ => "",
         };
-        if self.native && !message.starts_with(prefix) { format!("{prefix}{message}") } else { message }
+        if self.native && !message.starts_with(prefix) {
+            format!("{prefix}{message}")
+        } else {
+            message
+        }
     }
 }
 
@@ -224,13 +264,19 @@ pub struct Born {
 
 impl<'a> From<&'a Mount> for RootfsMount<'a> {
     fn from(mount: &'a Mount) -> Self {
-        Self { r#type: &mount.r#type, source: &mount.source, options: &mount.options, target: &mount.target }
+        Self {
+            r#type: &mount.r#type,
+            source: &mount.source,
+            options: &mount.options,
+            target: &mount.target,
+        }
     }
 }
 
 /// Does what cleat-runc's `start` does, in its order: who unlinks the FIFO starts, and a byte in it lets the first process go.
 fn release(fifo: &Path) -> io::Result<()> {
-    let mut writer = fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(fifo)?;
+    let mut writer =
+        fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(fifo)?;
     fs::remove_file(fifo)?;
     writer.write_all(b"0")
 }
@@ -295,7 +341,10 @@ mod tests {
     fn our_runtime_speaks_in_runcs_words() {
         let native = Runtime::native("");
         assert_eq!(native.in_runcs_words("create", "x".into()), "runc create failed: x");
-        assert_eq!(native.in_runcs_words("create", "runc create failed: x".into()), "runc create failed: x");
+        assert_eq!(
+            native.in_runcs_words("create", "runc create failed: x".into()),
+            "runc create failed: x"
+        );
         assert_eq!(native.in_runcs_words("exec", "exec failed: x".into()), "exec failed: x");
         let foreign = Runtime { native: false, ..native };
         assert_eq!(foreign.in_runcs_words("create", "crun: x".into()), "crun: x");

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use cleat_proto::{containerd::task::v3::task_server::TaskServer, shim_v1::supervisor_server::SupervisorServer};
+use cleat_proto::{
+    containerd::task::v3::task_server::TaskServer, shim_v1::supervisor_server::SupervisorServer,
+};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::socket::{MsgFlags, recv};
@@ -29,7 +31,12 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const WINDOW_BYTES: u32 = 64 * 1024;
 
 /// Accepts until `closing` says so.
-pub async fn run(listener: OwnedFd, service: Service, mut closing: watch::Receiver<bool>, unfinished: Unfinished) -> io::Result<()> {
+pub async fn run(
+    listener: OwnedFd,
+    service: Service,
+    mut closing: watch::Receiver<bool>,
+    unfinished: Unfinished,
+) -> io::Result<()> {
     let listener = StdListener::from(listener);
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
@@ -40,7 +47,8 @@ pub async fn run(listener: OwnedFd, service: Service, mut closing: watch::Receiv
         };
         match accepted {
             Ok((stream, _)) if is_ours(&stream) => {
-                let (service, closing, unfinished) = (service.clone(), closing.clone(), unfinished.clone());
+                let (service, closing, unfinished) =
+                    (service.clone(), closing.clone(), unfinished.clone());
                 tokio::spawn(async move {
                     // A peer's mistake is its own: the connection ends.
                     let _ = speak(stream, service, closing).await;
@@ -56,10 +64,16 @@ pub async fn run(listener: OwnedFd, service: Service, mut closing: watch::Receiv
 
 /// The socket's mode keeps others out; this does so even if the mode was changed.
 fn is_ours(stream: &UnixStream) -> bool {
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw() || peer.uid() == 0)
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw() || peer.uid() == 0)
 }
 
-async fn speak(stream: UnixStream, service: Service, mut closing: watch::Receiver<bool>) -> io::Result<()> {
+async fn speak(
+    stream: UnixStream,
+    service: Service,
+    mut closing: watch::Receiver<bool>,
+) -> io::Result<()> {
     let first = tokio::select! {
         first = tokio::time::timeout(SILENCE, first_byte(&stream)) => first??,
         _ = closing.wait_for(|closing| *closing) => return Ok(()),
@@ -88,7 +102,9 @@ async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
     let mut byte = [0];
     loop {
         stream.readable().await?;
-        match stream.try_io(Interest::READABLE, || Ok(recv(stream.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK)?)) {
+        match stream.try_io(Interest::READABLE, || {
+            Ok(recv(stream.as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK)?)
+        }) {
             Ok(n) => return Ok((n > 0).then_some(byte[0])),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -96,13 +112,19 @@ async fn first_byte(stream: &UnixStream) -> io::Result<Option<u8>> {
     }
 }
 
-async fn speak_grpc(stream: UnixStream, service: Service, mut closing: watch::Receiver<bool>) -> io::Result<()> {
+async fn speak_grpc(
+    stream: UnixStream,
+    service: Service,
+    mut closing: watch::Receiver<bool>,
+) -> io::Result<()> {
     let (task, supervisor) = (TaskServer::new(service.clone()), SupervisorServer::new(service));
     let route = service_fn(move |request: hyper::Request<Incoming>| {
         let (mut task, mut supervisor) = (task.clone(), supervisor.clone());
         async move {
             if request.uri().path().starts_with("/cleat.shim.v1.") {
-                Ok::<_, Infallible>(supervisor.call(request).await.unwrap_or_else(|never| match never {}))
+                Ok::<_, Infallible>(
+                    supervisor.call(request).await.unwrap_or_else(|never| match never {}),
+                )
             } else {
                 Ok(task.call(request).await.unwrap_or_else(|never| match never {}))
             }

@@ -3,7 +3,9 @@
 
 use cleat_proto::{
     containerd::task::v3::{self as api, task_server::Task},
-    shim_v1::{SetRestartPolicyRequest, StopRequest, supervisor_server::Supervisor as SupervisorService},
+    shim_v1::{
+        SetRestartPolicyRequest, StopRequest, supervisor_server::Supervisor as SupervisorService,
+    },
 };
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
@@ -42,7 +44,12 @@ impl Service {
     }
 
     /// Dispatches a ttrpc call: names and bytes in, bytes out.
-    pub async fn call(&self, service: &str, method: &str, payload: &[u8]) -> Result<Vec<u8>, Status> {
+    pub async fn call(
+        &self,
+        service: &str,
+        method: &str,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, Status> {
         if !matches!(service, "containerd.task.v2.Task" | "containerd.task.v3.Task") {
             return Err(Status::unimplemented(format!("service {service}")));
         }
@@ -81,25 +88,37 @@ impl Service {
 
 #[tonic::async_trait]
 impl Task for Service {
-    async fn state(&self, request: tonic::Request<api::StateRequest>) -> Answer<api::StateResponse> {
+    async fn state(
+        &self,
+        request: tonic::Request<api::StateRequest>,
+    ) -> Answer<api::StateResponse> {
         let api::StateRequest { id, exec_id } = request.into_inner();
         self.about(&id, |reply| Request::State { exec_id, reply }).await
     }
 
-    async fn create(&self, request: tonic::Request<api::CreateTaskRequest>) -> Answer<api::CreateTaskResponse> {
+    async fn create(
+        &self,
+        request: tonic::Request<api::CreateTaskRequest>,
+    ) -> Answer<api::CreateTaskResponse> {
         let request = request.into_inner();
         let id = request.id.clone();
         let pid = self.about(&id, |reply| Request::Create { request, reply }).await?.into_inner();
         Ok(Response::new(api::CreateTaskResponse { pid }))
     }
 
-    async fn start(&self, request: tonic::Request<api::StartRequest>) -> Answer<api::StartResponse> {
+    async fn start(
+        &self,
+        request: tonic::Request<api::StartRequest>,
+    ) -> Answer<api::StartResponse> {
         let api::StartRequest { id, exec_id } = request.into_inner();
         let pid = self.about(&id, |reply| Request::Start { exec_id, reply }).await?.into_inner();
         Ok(Response::new(api::StartResponse { pid }))
     }
 
-    async fn delete(&self, request: tonic::Request<api::DeleteRequest>) -> Answer<api::DeleteResponse> {
+    async fn delete(
+        &self,
+        request: tonic::Request<api::DeleteRequest>,
+    ) -> Answer<api::DeleteResponse> {
         let api::DeleteRequest { id, exec_id } = request.into_inner();
         self.about(&id, |reply| Request::Delete { exec_id, reply }).await
     }
@@ -133,7 +152,8 @@ impl Task for Service {
 
     async fn resize_pty(&self, request: tonic::Request<api::ResizePtyRequest>) -> Answer<()> {
         let api::ResizePtyRequest { id, exec_id, width, height } = request.into_inner();
-        self.about(&id, |reply| Request::Resize { exec_id, columns: width, rows: height, reply }).await
+        self.about(&id, |reply| Request::Resize { exec_id, columns: width, rows: height, reply })
+            .await
     }
 
     async fn close_io(&self, request: tonic::Request<api::CloseIoRequest>) -> Answer<()> {
@@ -153,14 +173,23 @@ impl Task for Service {
     async fn wait(&self, request: tonic::Request<api::WaitRequest>) -> Answer<api::WaitResponse> {
         let api::WaitRequest { id, exec_id } = request.into_inner();
         let exit = self.about(&id, |reply| Request::Wait { exec_id, reply }).await?.into_inner();
-        Ok(Response::new(api::WaitResponse { exit_status: exit.status, exited_at: Some(timestamp(exit.at)) }))
+        Ok(Response::new(api::WaitResponse {
+            exit_status: exit.status,
+            exited_at: Some(timestamp(exit.at)),
+        }))
     }
 
-    async fn stats(&self, request: tonic::Request<api::StatsRequest>) -> Answer<api::StatsResponse> {
+    async fn stats(
+        &self,
+        request: tonic::Request<api::StatsRequest>,
+    ) -> Answer<api::StatsResponse> {
         self.about(&request.into_inner().id, |reply| Request::Stats { reply }).await
     }
 
-    async fn connect(&self, _: tonic::Request<api::ConnectRequest>) -> Answer<api::ConnectResponse> {
+    async fn connect(
+        &self,
+        _: tonic::Request<api::ConnectRequest>,
+    ) -> Answer<api::ConnectResponse> {
         Ok(Response::new(self.ask(|reply| Request::Connect { reply }).await?))
     }
 
@@ -176,7 +205,10 @@ impl SupervisorService for Service {
         self.about(&id, |reply| Request::Stop { signal, timeout_millis, reply }).await
     }
 
-    async fn set_restart_policy(&self, request: tonic::Request<SetRestartPolicyRequest>) -> Answer<()> {
+    async fn set_restart_policy(
+        &self,
+        request: tonic::Request<SetRestartPolicyRequest>,
+    ) -> Answer<()> {
         let SetRestartPolicyRequest { id, restart } = request.into_inner();
         let policy = restart.unwrap_or_default();
         self.about(&id, |reply| Request::SetRestartPolicy { policy, reply }).await

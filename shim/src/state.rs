@@ -22,11 +22,20 @@ pub enum State {
     /// The runtime is at work.
     Creating,
     /// The first process waits to be let go.
-    Created { pid: u32 },
+    Created {
+        pid: u32,
+    },
     /// It is being let go; it may have ended before the runtime tells us so.
-    Starting { pid: Option<u32>, ended: Option<Exit> },
-    Running { pid: u32 },
-    Paused { pid: u32 },
+    Starting {
+        pid: Option<u32>,
+        ended: Option<Exit>,
+    },
+    Running {
+        pid: u32,
+    },
+    Paused {
+        pid: u32,
+    },
     /// It has ended; its last words are being read.
     Ending(Exit),
     /// It has ended and will be started again.
@@ -88,8 +97,12 @@ impl State {
         match self {
             Self::Created { pid } | Self::Running { pid } | Self::Paused { pid } => Ok(*pid),
             Self::Starting { pid: Some(pid), ended: None } => Ok(*pid),
-            Self::Starting { ended: Some(_), .. } | Self::Ending(_) | Self::Stopped(_) => Err(Error::Finished),
-            Self::Added | Self::Creating | Self::Starting { .. } | Self::Delayed(_) => Err(self.refuse("kill")),
+            Self::Starting { ended: Some(_), .. } | Self::Ending(_) | Self::Stopped(_) => {
+                Err(Error::Finished)
+            }
+            Self::Added | Self::Creating | Self::Starting { .. } | Self::Delayed(_) => {
+                Err(self.refuse("kill"))
+            }
         }
     }
 }

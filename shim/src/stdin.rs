@@ -11,6 +11,8 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
+use tokio::io::Interest;
+
 use crate::descriptor::Descriptor;
 
 /// Where a process's stdin is to be found: it comes into being with the process, clients may come before.
@@ -61,22 +63,27 @@ impl Stdin {
     pub async fn splice_from(&self, socket: &Descriptor) -> io::Result<()> {
         let end = self.end()?;
         loop {
-            match splice(socket, None, &*end, None, Self::SPLICE_BYTES, SpliceFFlags::SPLICE_F_NONBLOCK) {
+            match splice(
+                socket,
+                None,
+                &*end,
+                None,
+                Self::SPLICE_BYTES,
+                SpliceFFlags::SPLICE_F_NONBLOCK,
+            ) {
                 Ok(0) => return Ok(()),
                 Ok(_) => tokio::task::consume_budget().await,
                 Err(nix::Error::EINTR) => {}
                 // It does not say which of the two has to be waited for.
                 Err(nix::Error::EAGAIN) if is_ready(socket, PollFlags::POLLIN)? => {
-                    end.clear_writable().await?;
+                    end.exhausted(Interest::WRITABLE);
                     if !is_ready(&end, PollFlags::POLLOUT)? {
                         end.writable().await?;
                     }
                 }
                 Err(nix::Error::EAGAIN) => {
-                    socket.clear_readable().await?;
-                    if !is_ready(socket, PollFlags::POLLIN)? {
-                        socket.readable().await?;
-                    }
+                    socket.exhausted(Interest::READABLE);
+                    socket.readable().await?;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -53,7 +53,9 @@ fn parse(uri: &str) -> io::Result<Uri<'_>> {
         Some(("fifo", path)) => Uri::Fifo(path),
         Some(("file", path)) => Uri::File(path),
         Some(("binary", rest)) => Uri::Binary(rest),
-        Some((scheme, _)) => return Err(io::Error::other(format!("unknown stream scheme {scheme:?}"))),
+        Some((scheme, _)) => {
+            return Err(io::Error::other(format!("unknown stream scheme {scheme:?}")));
+        }
     })
 }
 
@@ -81,7 +83,12 @@ pub struct OurEnds {
 pub fn open(uris: &Uris, log: bool, directory: &File) -> io::Result<(ChildEnds, OurEnds)> {
     if uris.terminal {
         let console = Some(Console::listen(directory)?);
-        let child = ChildEnds { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null(), console };
+        let child = ChildEnds {
+            stdin: Stdio::null(),
+            stdout: Stdio::null(),
+            stderr: Stdio::null(),
+            console,
+        };
         return Ok((child, OurEnds::default()));
     }
     let mut ours = OurEnds::default();
@@ -126,7 +133,11 @@ impl Console {
     fn listen(directory: &File) -> io::Result<Self> {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = PathBuf::from(format!("/proc/{}/fd/{}/pty-{count}", std::process::id(), directory.as_raw_fd()));
+        let path = PathBuf::from(format!(
+            "/proc/{}/fd/{}/pty-{count}",
+            std::process::id(),
+            directory.as_raw_fd()
+        ));
         let listener = UnixListener::bind(&path)?;
         listener.set_nonblocking(true)?;
         Ok(Self { listener: AsyncListener::from_std(listener)?, path })
@@ -143,7 +154,9 @@ impl Console {
         loop {
             stream.readable().await?;
             let mut name = [0; 4096];
-            match stream.try_io(tokio::io::Interest::READABLE, || Ok(fdpass::recv(stream.as_fd(), &mut name)?)) {
+            match stream.try_io(tokio::io::Interest::READABLE, || {
+                Ok(fdpass::recv(stream.as_fd(), &mut name)?)
+            }) {
                 Ok((_, mut fds)) if !fds.is_empty() => return Ok(fds.remove(0)),
                 Ok(_) => return Err(io::Error::other("the runtime sent no terminal")),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -170,7 +183,9 @@ pub fn open_sinks(uris: &Uris, id: &str, namespace: &str) -> io::Result<Vec<Sink
         let target = match parse(uri)? {
             Uri::Null | Uri::Stream | Uri::Binary(_) => continue,
             Uri::Fifo(path) => Target::Pipe(open_fifo(path)?),
-            Uri::File(path) => Target::File(OpenOptions::new().create(true).append(true).mode(0o640).open(path)?),
+            Uri::File(path) => {
+                Target::File(OpenOptions::new().create(true).append(true).mode(0o640).open(path)?)
+            }
         };
         sinks.push(Sink { source, target });
     }
@@ -179,7 +194,8 @@ pub fn open_sinks(uris: &Uris, id: &str, namespace: &str) -> io::Result<Vec<Sink
 
 /// Opens both ends in one, so that a reader that dies neither fails nor ends the writing.
 fn open_fifo(path: &str) -> io::Result<Descriptor> {
-    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     Descriptor::new(file.into())
 }
 
@@ -207,7 +223,10 @@ fn start_logger(rest: &str, id: &str, namespace: &str) -> io::Result<Vec<Sink>> 
     Spawn {
         program: path.into(),
         args: std::iter::once(path).chain(words).map(Into::into).collect(),
-        env: vec![format!("CONTAINER_ID={id}").into(), format!("CONTAINER_NAMESPACE={namespace}").into()],
+        env: vec![
+            format!("CONTAINER_ID={id}").into(),
+            format!("CONTAINER_NAMESPACE={namespace}").into(),
+        ],
         fds: vec![(out_reader.as_fd(), 3), (err_reader.as_fd(), 4), (ready_writer.as_fd(), 5)],
         ..Spawn::default()
     }

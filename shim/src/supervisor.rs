@@ -152,7 +152,9 @@ impl Supervisor {
             self.restart();
             return;
         }
-        if let Some(stop) = container.stop.as_mut().filter(|stop| stop.deadline.is_some_and(|at| at <= now)) {
+        if let Some(stop) =
+            container.stop.as_mut().filter(|stop| stop.deadline.is_some_and(|at| at <= now))
+        {
             stop.deadline = None;
             self.kill_container();
         }
@@ -174,7 +176,9 @@ impl Supervisor {
             Event::Created { result, reply } => self.on_created(result, reply),
             Event::Started { result, reply } => self.on_started(result, reply),
             Event::Restarted { result } => self.on_restarted(result),
-            Event::ExecStarted { exec_id, result, reply } => self.on_exec_started(&exec_id, result, reply),
+            Event::ExecStarted { exec_id, result, reply } => {
+                self.on_exec_started(&exec_id, result, reply)
+            }
             Event::Frozen { paused, result, reply } => self.on_frozen(paused, result, reply),
             Event::Deleted { result } => self.on_deleted(result),
             Event::Drained { exec_id } => self.on_drained(&exec_id),
@@ -192,7 +196,9 @@ impl Supervisor {
     }
 
     fn on_detached(&mut self, exec_id: String) {
-        if let Some(journal) = self.container.as_mut().and_then(|container| container.journal.as_mut()) {
+        if let Some(journal) =
+            self.container.as_mut().and_then(|container| container.journal.as_mut())
+        {
             journal.append(cleat_proto::journal::What::Detached { exec_id });
         }
     }

@@ -33,7 +33,10 @@ async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Fr
     let [l0, l1, l2, l3, s0, s1, s2, s3, kind, _flags] = header;
     let len = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
     if len > MAX_MESSAGE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a ttrpc message of {len} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a ttrpc message of {len} bytes"),
+        ));
     }
     let mut payload = Vec::new();
     // Grows as bytes arrive, not as they are announced.
@@ -90,7 +93,8 @@ async fn answer(service: &Service, request: &[u8]) -> Response {
     match result {
         Ok(payload) => Response { status: None, payload },
         Err(status) => {
-            let status = Status { code: status.code() as i32, message: status.message().to_owned() };
+            let status =
+                Status { code: status.code() as i32, message: status.message().to_owned() };
             Response { status: Some(status), payload: Vec::new() }
         }
     }
@@ -119,7 +123,11 @@ impl Client {
         };
         let stream = self.next;
         self.next += 2;
-        write_frame(&mut self.stream, &Frame { stream, kind: REQUEST, payload: request.encode_to_vec() }).await?;
+        write_frame(
+            &mut self.stream,
+            &Frame { stream, kind: REQUEST, payload: request.encode_to_vec() },
+        )
+        .await?;
         loop {
             match read_frame(&mut self.stream).await? {
                 Some(frame) if frame.stream == stream => return Ok(()),

@@ -25,10 +25,13 @@ async fn a_container_runs_and_says_how_it_ended() -> Test {
     log.sort();
     assert_eq!(log, [("stderr".into(), "err\n".into()), ("stdout".into(), "out\n".into())]);
     let entries: Vec<_> = shim.watch(0).take(2).map(|entry| (entry.seq, entry.what)).collect();
-    assert_eq!(entries, [
-        (1, What::Started { pid, restart_count: 0 }),
-        (2, What::Exited { status: 7, oom_killed: false, error: None }),
-    ]);
+    assert_eq!(
+        entries,
+        [
+            (1, What::Started { pid, restart_count: 0 }),
+            (2, What::Exited { status: 7, oom_killed: false, error: None }),
+        ]
+    );
     shim.finish().await;
     Ok(())
 }
@@ -55,9 +58,24 @@ async fn a_failed_create_tells_the_runtimes_words_and_leaves_the_shim_usable() {
     let mut shim = Shim::start(options).await;
     let error = shim.try_create().await.unwrap_err();
     let text = error.message();
-    assert!(text.starts_with("OCI runtime create failed: runc create failed: unable to start container process: "), "{text}");
+    assert!(
+        text.starts_with(
+            "OCI runtime create failed: runc create failed: unable to start container process: "
+        ),
+        "{text}"
+    );
     assert!(text.ends_with("exec: \"nope\": executable file not found in $PATH"), "{text}");
-    assert_eq!(shim.task.state(cleat_proto::containerd::task::v3::StateRequest { id: shim.id.clone(), exec_id: String::new() }).await.unwrap_err().code(), tonic::Code::NotFound);
+    assert_eq!(
+        shim.task
+            .state(cleat_proto::containerd::task::v3::StateRequest {
+                id: shim.id.clone(),
+                exec_id: String::new()
+            })
+            .await
+            .unwrap_err()
+            .code(),
+        tonic::Code::NotFound
+    );
 }
 
 #[tokio::test]
@@ -113,20 +131,29 @@ async fn two_hundred_megabytes_go_through_unharmed() {
 
 #[tokio::test]
 async fn an_attached_client_first_gets_the_log_and_no_gap() {
-    let mut shim = Shim::run(shell("i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done; cat; echo end")).await;
-    until("it has said something", async || fs::metadata(shim.path("log")).is_ok_and(|log| log.len() > 0)).await;
+    let mut shim =
+        Shim::run(shell("i=0; while [ $i -lt 3000 ]; do echo $i; i=$((i+1)); done; cat; echo end"))
+            .await;
+    until("it has said something", async || {
+        fs::metadata(shim.path("log")).is_ok_and(|log| log.len() > 0)
+    })
+    .await;
     let mut client = shim.attach(Attach { logs: true, ..all() }).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let frames = blocking(move || read_frames(&mut client)).await;
-    let expected: String = (0..3000).map(|number| format!("{number}\n")).chain(["end\n".into()]).collect();
-    assert_eq!(frames, [(1, expected.into_bytes())]);
+    let expected: String =
+        (0..3000).map(|number| format!("{number}\n")).chain(["end\n".into()]).collect();
+    assert!(frames == [(1, expected.into_bytes())], "{} frames", frames.len());
     assert_eq!(shim.wait("").await, 0);
     shim.finish().await;
 }
 
 #[tokio::test]
 async fn a_client_that_never_reads_does_not_hold_the_container() {
-    let mut shim = Shim::create(shell("head -c 20000000 /proc/self/exe >/dev/null; yes x | head -c 20000000; exit 5")).await;
+    let mut shim = Shim::create(shell(
+        "head -c 20000000 /proc/self/exe >/dev/null; yes x | head -c 20000000; exit 5",
+    ))
+    .await;
     let client = shim.attach(Attach { stdin: false, ..all() }).unwrap();
     shim.start_task("").await.unwrap();
     assert_eq!(shim.wait("").await, 5);
@@ -142,7 +169,12 @@ async fn a_terminal_is_raw_and_has_a_size() {
     let mut options = shell("stty size; read line; echo got $line");
     options.terminal = true;
     let mut shim = Shim::create(options).await;
-    let request = cleat_proto::containerd::task::v3::ResizePtyRequest { id: shim.id.clone(), width: 100, height: 30, ..Default::default() };
+    let request = cleat_proto::containerd::task::v3::ResizePtyRequest {
+        id: shim.id.clone(),
+        width: 100,
+        height: 30,
+        ..Default::default()
+    };
     shim.task.resize_pty(request).await.unwrap();
     let mut client = shim.attach(all()).unwrap();
     shim.start_task("").await.unwrap();
@@ -215,7 +247,9 @@ async fn a_child_in_the_background_does_not_hold_an_exec_for_ever() {
 
 #[tokio::test]
 async fn stop_waits_for_its_signal_and_then_kills() {
-    let mut shim = Shim::run(shell("trap 'exit 4' TERM; while :; do sleep 0.01; done")).await;
+    let mut shim =
+        Shim::run(shell("trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done")).await;
+    until("it is ready", async || !shim.log().is_empty()).await;
     shim.stop(15, Some(10_000)).await;
     assert_eq!(shim.exit_file().status, 4);
     shim.finish().await;
@@ -254,12 +288,17 @@ async fn on_failure_restarts_as_often_as_ordered() {
         .take(6)
         .map(|entry| match entry.what {
             What::Started { restart_count, .. } => format!("started {restart_count}"),
-            What::Restarting { status, delay_millis, .. } => format!("restarting {status} {delay_millis}"),
+            What::Restarting { status, delay_millis, .. } => {
+                format!("restarting {status} {delay_millis}")
+            }
             What::Exited { status, .. } => format!("exited {status}"),
             other => format!("{other:?}"),
         })
         .collect();
-    assert_eq!(kinds, ["started 0", "restarting 7 100", "started 1", "restarting 7 200", "started 2", "exited 7"]);
+    assert_eq!(
+        kinds,
+        ["started 0", "restarting 7 100", "started 1", "restarting 7 200", "started 2", "exited 7"]
+    );
     shim.finish().await;
 }
 
@@ -268,7 +307,9 @@ async fn a_stop_during_the_delay_ends_it() {
     let mut options = shell("exit 1");
     options.restart = policy(shim_v1::restart_policy::Kind::Always, 0);
     let mut shim = Shim::run(options).await;
-    let restarting = |entry: &cleat_proto::journal::Entry| matches!(entry.what, What::Restarting { delay_millis: 800.., .. });
+    let restarting = |entry: &cleat_proto::journal::Entry| {
+        matches!(entry.what, What::Restarting { delay_millis: 800.., .. })
+    };
     let watch = shim.watch(0);
     blocking(move || watch.into_iter().find(restarting)).await.unwrap();
     let state = shim.state("").await;

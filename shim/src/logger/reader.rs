@@ -20,7 +20,9 @@ pub struct LogFile {
 
 /// Opens what exists of a log, oldest first.
 pub fn open_all(path: &Path, max_files: u32) -> Vec<LogFile> {
-    let older = (1..max_files).rev().flat_map(|index| [rotated(path, index, true), rotated(path, index, false)]);
+    let older = (1..max_files)
+        .rev()
+        .flat_map(|index| [rotated(path, index, true), rotated(path, index, false)]);
     older.chain([path.to_owned()]).filter_map(|path| LogFile::open(&path).ok()).collect()
 }
 
@@ -28,14 +30,21 @@ impl LogFile {
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
-        Ok(Self { file, len, compressed: path.extension().is_some_and(|extension| extension == "gz") })
+        Ok(Self {
+            file,
+            len,
+            compressed: path.extension().is_some_and(|extension| extension == "gz"),
+        })
     }
 
     /// Returns the records, one call each.
     pub fn records(self) -> Records {
         let limited = self.file.take(self.len);
-        let plain: Box<dyn Read + Send> =
-            if self.compressed { Box::new(MultiGzDecoder::new(limited)) } else { Box::new(limited) };
+        let plain: Box<dyn Read + Send> = if self.compressed {
+            Box::new(MultiGzDecoder::new(limited))
+        } else {
+            Box::new(limited)
+        };
         Records { lines: BufReader::with_capacity(32 * 1024, plain), line: Vec::new() }
     }
 }
@@ -65,7 +74,8 @@ impl Iterator for Records {
                 return None;
             }
             if let Ok(record) = serde_json::from_slice::<Record>(&self.line) {
-                let source = if record.stream == "stderr" { Source::Stderr } else { Source::Stdout };
+                let source =
+                    if record.stream == "stderr" { Source::Stderr } else { Source::Stdout };
                 return Some((source, record.log));
             }
         }

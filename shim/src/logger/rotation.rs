@@ -34,7 +34,10 @@ pub fn rotate(path: &Path, limits: Limits) -> io::Result<()> {
     for compressed in [false, true] {
         missing_is_fine(fs::remove_file(rotated(path, last, compressed)))?;
         for index in (1..last).rev() {
-            missing_is_fine(fs::rename(rotated(path, index, compressed), rotated(path, index + 1, compressed)))?;
+            missing_is_fine(fs::rename(
+                rotated(path, index, compressed),
+                rotated(path, index + 1, compressed),
+            ))?;
         }
     }
     missing_is_fine(fs::rename(path, rotated(path, 1, false)))
@@ -65,7 +68,13 @@ impl Squeeze {
         let temporary = target.with_extension("tmp");
         let from = File::open(&plain)?;
         let to = super::json_file::create(&temporary)?;
-        Ok(Self { from, plain, temporary, target, encoder: GzEncoder::new(to, Compression::fast()) })
+        Ok(Self {
+            from,
+            plain,
+            temporary,
+            target,
+            encoder: GzEncoder::new(to, Compression::fast()),
+        })
     }
 
     /// Does one more piece, and returns whether there is more to do.

@@ -71,7 +71,8 @@ pub struct Directory {
 
 impl Directory {
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io(format!("cannot open {}", path.display())))?;
+        let file =
+            File::open(path).map_err(Error::io(format!("cannot open {}", path.display())))?;
         Ok(Self { path: path.to_owned(), file: Arc::new(file) })
     }
 }
@@ -99,7 +100,9 @@ impl Wishes {
             return Ok(Self { runtime, orders: Some(orders) });
         }
         let options = match any.type_url.rsplit('/').next() {
-            Some("containerd.runc.v1.Options") => runc::v1::Options::decode(&*any.value).map_err(invalid)?,
+            Some("containerd.runc.v1.Options") => {
+                runc::v1::Options::decode(&*any.value).map_err(invalid)?
+            }
             _ => runc::v1::Options::default(),
         };
         Ok(Self { runtime: stock_runtime(&options, namespace), orders: None })
@@ -112,7 +115,8 @@ pub fn stock_runtime(options: &runc::v1::Options, namespace: &str) -> Runtime {
     let root = Path::new(root).join(namespace).to_string_lossy().into_owned();
     let mut runtime = Runtime::native(&root);
     if !options.binary_name.is_empty() {
-        runtime.native = Path::new(&options.binary_name).file_name().is_some_and(|name| name == NATIVE);
+        runtime.native =
+            Path::new(&options.binary_name).file_name().is_some_and(|name| name == NATIVE);
         runtime.binary = (&options.binary_name).into();
     }
     if options.systemd_cgroup {
@@ -145,15 +149,27 @@ pub struct Launched {
 impl Launch {
     /// Has the runtime create the container.
     pub async fn create(&self) -> Result<Launched, Error> {
-        let log = self.log.as_ref().map(JsonFile::open).transpose().map_err(Error::io("cannot open the log"))?;
+        let log = self
+            .log
+            .as_ref()
+            .map(JsonFile::open)
+            .transpose()
+            .map_err(Error::io("cannot open the log"))?;
         let sinks = stdio::open_sinks(&self.uris, &self.identity.id, &self.identity.namespace)
             .map_err(Error::io("cannot open the output streams"))?;
         let (child, ends) = stdio::open(&self.uris, log.is_some(), &self.directory.file)
             .map_err(Error::io("cannot make the standard streams"))?;
-        let birth = Birth { id: &self.identity.id, directory: &self.directory.path, name: "init", ends: child };
+        let birth = Birth {
+            id: &self.identity.id,
+            directory: &self.directory.path,
+            name: "init",
+            ends: child,
+        };
         let born = self.runtime.create(&self.reaper, birth, &self.bundle, &self.rootfs).await?;
         let ends = match born.terminal {
-            Some(master) => stdio::terminal_ends(master).map_err(Error::io("cannot use the terminal"))?,
+            Some(master) => {
+                stdio::terminal_ends(master).map_err(Error::io("cannot use the terminal"))?
+            }
             None => ends,
         };
         // Without it there is no accounting, which is no reason not to run.
@@ -175,7 +191,8 @@ impl Launch {
             return Ok(());
         }
         let root = self.bundle.join("rootfs");
-        let mounted = rootfs::enter_namespace().and_then(|()| rootfs::mount_all(&self.rootfs, &root));
+        let mounted =
+            rootfs::enter_namespace().and_then(|()| rootfs::mount_all(&self.rootfs, &root));
         mounted.map_err(Error::io("cannot mount the root filesystem"))
     }
 }

@@ -28,7 +28,10 @@ impl Supervisor {
     pub(super) fn exec(&mut self, request: ExecProcessRequest) -> Result<(), Error> {
         let spec = request.spec.unwrap_or_default();
         if spec.type_url.rsplit('/').next() != PROCESS_TYPE_URL.rsplit('/').next() {
-            return Err(Error::Invalid(format!("unknown type {:?} of an exec's process", spec.type_url)));
+            return Err(Error::Invalid(format!(
+                "unknown type {:?} of an exec's process",
+                spec.type_url
+            )));
         }
         if self.execs.contains_key(&request.exec_id) {
             return Err(Error::Exists(request.exec_id));
@@ -38,15 +41,21 @@ impl Supervisor {
             return Err(container.process.state.refuse("exec in"));
         }
         let directory = container.directory.clone();
-        let uris = Uris { terminal: request.terminal, stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
+        let uris = Uris {
+            terminal: request.terminal,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        };
         let place = self.place(&directory);
         let process = Process::new(request.exec_id.clone(), uris, State::Added, true, place);
         self.specs.insert(request.exec_id.clone(), spec.value);
         self.execs.insert(request.exec_id.clone(), process);
-        self.publish("/tasks/exec-added", "containerd.events.TaskExecAdded", &TaskExecAdded {
-            container_id: self.identity.id.clone(),
-            exec_id: request.exec_id,
-        });
+        self.publish(
+            "/tasks/exec-added",
+            "containerd.events.TaskExecAdded",
+            &TaskExecAdded { container_id: self.identity.id.clone(), exec_id: request.exec_id },
+        );
         Ok(())
     }
 
@@ -77,7 +86,12 @@ impl Supervisor {
         Ok(ExecLaunch { runtime, reaper, id, directory, uris, spec, number: self.exec_count })
     }
 
-    pub(super) fn on_exec_started(&mut self, exec_id: &str, result: Result<(u32, OurEnds), Error>, reply: Reply<u32>) {
+    pub(super) fn on_exec_started(
+        &mut self,
+        exec_id: &str,
+        result: Result<(u32, OurEnds), Error>,
+        reply: Reply<u32>,
+    ) {
         let (pid, ends) = match result {
             Ok(born) => born,
             Err(error) => return self.on_exec_failed(exec_id, error, reply),
@@ -94,7 +108,11 @@ impl Supervisor {
             process.ends(exit, Instant::now() + LAST_WORDS);
         }
         let exec_id = exec_id.to_owned();
-        self.publish("/tasks/exec-started", "containerd.events.TaskExecStarted", &TaskExecStarted { container_id: id, exec_id, pid });
+        self.publish(
+            "/tasks/exec-started",
+            "containerd.events.TaskExecStarted",
+            &TaskExecStarted { container_id: id, exec_id, pid },
+        );
         answer(reply, Ok(pid));
     }
 
@@ -119,13 +137,17 @@ impl Supervisor {
         if let Some(container) = &mut self.container {
             container.note(What::ExecExited { exec_id: exec_id.to_owned(), status: exit.status });
         }
-        self.publish("/tasks/exit", "containerd.events.TaskExit", &TaskExit {
-            container_id: self.identity.id.clone(),
-            id: exec_id.to_owned(),
-            pid: exit.pid,
-            exit_status: exit.status,
-            exited_at: Some(timestamp(exit.at)),
-        });
+        self.publish(
+            "/tasks/exit",
+            "containerd.events.TaskExit",
+            &TaskExit {
+                container_id: self.identity.id.clone(),
+                id: exec_id.to_owned(),
+                pid: exit.pid,
+                exit_status: exit.status,
+                exited_at: Some(timestamp(exit.at)),
+            },
+        );
     }
 
     pub(super) fn delete_exec(&mut self, exec_id: &str) -> Result<DeleteResponse, Error> {
@@ -140,13 +162,17 @@ impl Supervisor {
         self.execs.shrink_to_fit();
         self.specs.remove(exec_id);
         let (pid, exit_status, exited_at) = (exit.pid, exit.status, Some(timestamp(exit.at)));
-        self.publish("/tasks/delete", "containerd.events.TaskDelete", &TaskDelete {
-            container_id: self.identity.id.clone(),
-            pid,
-            exit_status,
-            exited_at,
-            id: exec_id.to_owned(),
-        });
+        self.publish(
+            "/tasks/delete",
+            "containerd.events.TaskDelete",
+            &TaskDelete {
+                container_id: self.identity.id.clone(),
+                pid,
+                exit_status,
+                exited_at,
+                id: exec_id.to_owned(),
+            },
+        );
         Ok(DeleteResponse { pid, exit_status, exited_at })
     }
 
@@ -168,13 +194,16 @@ struct ExecLaunch {
 
 impl ExecLaunch {
     async fn run(&self) -> Result<(u32, OurEnds), Error> {
-        let (child, ends) =
-            stdio::open(&self.uris, false, &self.directory.file).map_err(Error::io("cannot make the standard streams"))?;
+        let (child, ends) = stdio::open(&self.uris, false, &self.directory.file)
+            .map_err(Error::io("cannot make the standard streams"))?;
         let name = format!("exec-{}", self.number);
-        let birth = Birth { id: &self.id, directory: &self.directory.path, name: &name, ends: child };
+        let birth =
+            Birth { id: &self.id, directory: &self.directory.path, name: &name, ends: child };
         let born = self.runtime.exec(&self.reaper, birth, &self.spec).await?;
         let ends = match born.terminal {
-            Some(master) => stdio::terminal_ends(master).map_err(Error::io("cannot use the terminal"))?,
+            Some(master) => {
+                stdio::terminal_ends(master).map_err(Error::io("cannot use the terminal"))?
+            }
             None => ends,
         };
         Ok((born.pid, ends))

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use cleat_proto::{
     containerd::{
-        events::{TaskCreate, TaskDelete, TaskExit, TaskIo, TaskOom, TaskPaused, TaskResumed, TaskStart},
+        events::{
+            TaskCreate, TaskDelete, TaskExit, TaskIo, TaskOom, TaskPaused, TaskResumed, TaskStart,
+        },
         task::v3::{CreateTaskRequest, DeleteResponse},
     },
     exit,
@@ -61,8 +63,13 @@ impl Supervisor {
             return Err(Error::Unsupported("restoring from a checkpoint"));
         }
         let Wishes { runtime, orders } = Wishes::read(&request, &self.identity.namespace)?;
-        let bundle = if request.bundle.is_empty() { self.identity.bundle.clone() } else { request.bundle.into() };
-        let directory = Directory::open(orders.as_ref().map_or(&bundle, |orders| orders.state_dir.as_ref()))?;
+        let bundle = if request.bundle.is_empty() {
+            self.identity.bundle.clone()
+        } else {
+            request.bundle.into()
+        };
+        let directory =
+            Directory::open(orders.as_ref().map_or(&bundle, |orders| orders.state_dir.as_ref()))?;
         let journal = orders.is_some().then(|| Journal::open(&directory.path)).transpose();
         let journal = journal.map_err(Error::io("cannot open the journal"))?;
         let orders = orders.unwrap_or_default();
@@ -172,7 +179,8 @@ impl Supervisor {
         let State::Starting { pid: Some(pid), ended } = container.process.state else {
             return answer(reply, Err(container.process.state.refuse("start")));
         };
-        container.process.state = if result.is_ok() { State::Running { pid } } else { State::Created { pid } };
+        container.process.state =
+            if result.is_ok() { State::Running { pid } } else { State::Created { pid } };
         if let Err(error) = result {
             answer(reply, Err(error));
         } else {
@@ -191,10 +199,11 @@ impl Supervisor {
         let restart_count = container.policy.count();
         container.note(What::Started { pid, restart_count });
         tokio::spawn(watch_oom(Arc::clone(&container.cgroup), pid, later));
-        self.publish("/tasks/start", "containerd.events.TaskStart", &TaskStart {
-            container_id: self.identity.id.clone(),
-            pid,
-        });
+        self.publish(
+            "/tasks/start",
+            "containerd.events.TaskStart",
+            &TaskStart { container_id: self.identity.id.clone(), pid },
+        );
     }
 
     pub(super) fn on_oom(&mut self, pid: u32) {
@@ -202,7 +211,11 @@ impl Supervisor {
         if container.process.state.pid() == Some(pid) {
             container.oom_killed = true;
             container.note(What::Oom);
-            self.publish("/tasks/oom", "containerd.events.TaskOOM", &TaskOom { container_id: self.identity.id.clone() });
+            self.publish(
+                "/tasks/oom",
+                "containerd.events.TaskOOM",
+                &TaskOom { container_id: self.identity.id.clone() },
+            );
         }
     }
 
@@ -223,12 +236,21 @@ impl Supervisor {
     fn freeze_beside(&mut self, pause: bool, reply: Option<Reply<()>>) {
         let Ok((runtime, reaper, id)) = self.runtime() else { return };
         self.beside(async move {
-            let result = if pause { runtime.pause(&reaper, &id).await } else { runtime.resume(&reaper, &id).await };
+            let result = if pause {
+                runtime.pause(&reaper, &id).await
+            } else {
+                runtime.resume(&reaper, &id).await
+            };
             Event::Frozen { paused: pause, result, reply }
         });
     }
 
-    pub(super) fn on_frozen(&mut self, paused: bool, result: Result<(), Error>, reply: Option<Reply<()>>) {
+    pub(super) fn on_frozen(
+        &mut self,
+        paused: bool,
+        result: Result<(), Error>,
+        reply: Option<Reply<()>>,
+    ) {
         if let (Ok(()), Some(container)) = (&result, &mut self.container) {
             let changed = match container.process.state {
                 State::Running { pid } if paused => Some(State::Paused { pid }),
@@ -240,9 +262,17 @@ impl Supervisor {
                 container.note(if paused { What::Paused } else { What::Resumed });
                 let container_id = self.identity.id.clone();
                 if paused {
-                    self.publish("/tasks/paused", "containerd.events.TaskPaused", &TaskPaused { container_id });
+                    self.publish(
+                        "/tasks/paused",
+                        "containerd.events.TaskPaused",
+                        &TaskPaused { container_id },
+                    );
                 } else {
-                    self.publish("/tasks/resumed", "containerd.events.TaskResumed", &TaskResumed { container_id });
+                    self.publish(
+                        "/tasks/resumed",
+                        "containerd.events.TaskResumed",
+                        &TaskResumed { container_id },
+                    );
                 }
             }
         }
@@ -268,7 +298,9 @@ impl Supervisor {
         let Some(container) = &mut self.container else { return };
         let State::Ending(exit) = container.process.state else { return };
         let again = match container.started_at {
-            Some(started) if !container.suppressed => container.policy.decide(exit.status, started.elapsed()),
+            Some(started) if !container.suppressed => {
+                container.policy.decide(exit.status, started.elapsed())
+            }
             _ => None,
         };
         match again {
@@ -290,7 +322,10 @@ impl Supervisor {
         let Some(container) = &mut self.container else { return };
         container.restart_at = None;
         container.restarting = true;
-        let place = Place { directory: container.directory.path.clone(), unfinished: self.unfinished.clone() };
+        let place = Place {
+            directory: container.directory.path.clone(),
+            unfinished: self.unfinished.clone(),
+        };
         container.process.renew(place);
         let Ok(launch) = self.launch() else { return };
         self.births += 1;
@@ -312,7 +347,12 @@ impl Supervisor {
                     return self.on_container_exit(exit);
                 }
                 // It was told to stop meanwhile.
-                if let Some(signal) = self.container.as_ref().and_then(|container| container.stop.as_ref()).map(|stop| stop.signal) {
+                if let Some(signal) = self
+                    .container
+                    .as_ref()
+                    .and_then(|container| container.stop.as_ref())
+                    .map(|stop| stop.signal)
+                {
                     self.signal_container(signal);
                 } else if self.container.as_ref().is_some_and(|container| container.suppressed) {
                     self.kill_container();
@@ -341,20 +381,28 @@ impl Supervisor {
             };
             // The journal and Wait say the same; a full tmpfs must not keep them from it.
             let _ = journal.write_exit(&record);
-            journal.append(What::Exited { status: exit.status, oom_killed: container.oom_killed, error });
+            journal.append(What::Exited {
+                status: exit.status,
+                oom_killed: container.oom_killed,
+                error,
+            });
         }
         container.process.stopped(exit);
         for reply in container.stop.take().into_iter().flat_map(|stop| stop.replies) {
             answer(reply, Ok(()));
         }
         let delete = !container.deleting.is_empty();
-        self.publish("/tasks/exit", "containerd.events.TaskExit", &TaskExit {
-            container_id: self.identity.id.clone(),
-            id: self.identity.id.clone(),
-            pid: exit.pid,
-            exit_status: exit.status,
-            exited_at: Some(timestamp(exit.at)),
-        });
+        self.publish(
+            "/tasks/exit",
+            "containerd.events.TaskExit",
+            &TaskExit {
+                container_id: self.identity.id.clone(),
+                id: self.identity.id.clone(),
+                pid: exit.pid,
+                exit_status: exit.status,
+                exited_at: Some(timestamp(exit.at)),
+            },
+        );
         if delete {
             self.delete_beside();
         }
@@ -363,7 +411,9 @@ impl Supervisor {
     pub(super) fn kill(&mut self, signal: u32, all: bool) -> Result<(), Error> {
         let parsed = parse_signal(signal)?;
         let container = self.container()?;
-        let by_hand = signal == Signal::SIGKILL as u32 || container.stop_signal == 0 || container.stop_signal == signal;
+        let by_hand = signal == Signal::SIGKILL as u32
+            || container.stop_signal == 0
+            || container.stop_signal == signal;
         container.suppressed |= by_hand;
         if let State::Delayed(exit) = container.process.state {
             if by_hand && !container.restarting {
@@ -389,7 +439,8 @@ impl Supervisor {
         }
         container.suppressed = true;
         let deadline = timeout_millis.map(|millis| Instant::now() + Duration::from_millis(millis));
-        let stop = container.stop.get_or_insert(Stop { signal, deadline: None, replies: Vec::new() });
+        let stop =
+            container.stop.get_or_insert(Stop { signal, deadline: None, replies: Vec::new() });
         stop.signal = signal;
         stop.deadline = [stop.deadline, deadline].into_iter().flatten().min();
         stop.replies.push(reply);
@@ -401,7 +452,8 @@ impl Supervisor {
     }
 
     fn signal_container(&mut self, signal: u32) {
-        let target = self.container.as_ref().map(|container| container.process.state.signal_target());
+        let target =
+            self.container.as_ref().map(|container| container.process.state.signal_target());
         if let Some(Ok(pid)) = target {
             // It has just ended, then; or the signal does not exist, and the deadline will do it.
             let _ = send(pid, signal);
@@ -415,7 +467,10 @@ impl Supervisor {
 
     /// On cgroup v1 what is frozen does not even die.
     fn thaw_for(&mut self, signal: u32) {
-        let paused = self.container.as_ref().is_some_and(|container| matches!(container.process.state, State::Paused { .. }));
+        let paused = self
+            .container
+            .as_ref()
+            .is_some_and(|container| matches!(container.process.state, State::Paused { .. }));
         if paused && signal == Signal::SIGKILL as u32 {
             self.freeze_beside(false, None);
         }
@@ -465,44 +520,60 @@ impl Supervisor {
         }
         self.container = None;
         let (pid, exit_status, exited_at) = (exit.pid, exit.status, Some(timestamp(exit.at)));
-        self.publish("/tasks/delete", "containerd.events.TaskDelete", &TaskDelete {
-            container_id: self.identity.id.clone(),
-            pid,
-            exit_status,
-            exited_at,
-            id: String::new(),
-        });
+        self.publish(
+            "/tasks/delete",
+            "containerd.events.TaskDelete",
+            &TaskDelete {
+                container_id: self.identity.id.clone(),
+                pid,
+                exit_status,
+                exited_at,
+                id: String::new(),
+            },
+        );
         for reply in replies {
             answer(reply, Ok(DeleteResponse { pid, exit_status, exited_at }));
         }
     }
 
-    pub(super) fn set_restart_policy(&mut self, policy: &shim_v1::RestartPolicy) -> Result<(), Error> {
+    pub(super) fn set_restart_policy(
+        &mut self,
+        policy: &shim_v1::RestartPolicy,
+    ) -> Result<(), Error> {
         let container = self.container()?;
         container.policy.set(policy);
         Ok(())
     }
 
-    pub(super) fn publish(&self, topic: &'static str, type_url: &'static str, message: &impl prost::Message) {
+    pub(super) fn publish(
+        &self,
+        topic: &'static str,
+        type_url: &'static str,
+        message: &impl prost::Message,
+    ) {
         self.publisher.publish(topic, type_url, message);
     }
 
     fn publish_create(&self, pid: u32) {
         let Some(container) = &self.container else { return };
         let uris = &container.process.uris;
-        self.publish("/tasks/create", "containerd.events.TaskCreate", &TaskCreate {
-            container_id: self.identity.id.clone(),
-            bundle: container.bundle.to_string_lossy().into_owned(),
-            rootfs: container.rootfs.clone(),
-            io: Some(TaskIo {
-                stdin: uris.stdin.clone(),
-                stdout: uris.stdout.clone(),
-                stderr: uris.stderr.clone(),
-                terminal: uris.terminal,
-            }),
-            checkpoint: String::new(),
-            pid,
-        });
+        self.publish(
+            "/tasks/create",
+            "containerd.events.TaskCreate",
+            &TaskCreate {
+                container_id: self.identity.id.clone(),
+                bundle: container.bundle.to_string_lossy().into_owned(),
+                rootfs: container.rootfs.clone(),
+                io: Some(TaskIo {
+                    stdin: uris.stdin.clone(),
+                    stdout: uris.stdout.clone(),
+                    stderr: uris.stderr.clone(),
+                    terminal: uris.terminal,
+                }),
+                checkpoint: String::new(),
+                pid,
+            },
+        );
     }
 }
 
@@ -515,7 +586,11 @@ impl Container {
     }
 }
 
-async fn watch_oom(cgroup: Arc<Cgroup>, pid: u32, later: tokio::sync::mpsc::UnboundedSender<Event>) {
+async fn watch_oom(
+    cgroup: Arc<Cgroup>,
+    pid: u32,
+    later: tokio::sync::mpsc::UnboundedSender<Event>,
+) {
     let Ok(Some(mut watch)) = oom::Watch::start(&cgroup) else { return };
     loop {
         tokio::select! {

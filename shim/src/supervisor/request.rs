@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use cleat_proto::{
     containerd::{
         task::v3::{
-            ConnectResponse, CreateTaskRequest, DeleteResponse, ExecProcessRequest, PidsResponse, StateResponse, StatsResponse,
+            ConnectResponse, CreateTaskRequest, DeleteResponse, ExecProcessRequest, PidsResponse,
+            StateResponse, StatsResponse,
         },
         v1::types::ProcessInfo,
     },
@@ -15,7 +16,10 @@ use cleat_proto::{
 use prost_types::Any;
 
 use super::{Supervisor, answer, is_over};
-use crate::{descriptor::Descriptor, error::Error, events::timestamp, journal::Watcher, process::Reply, reaper::Exit, state::State};
+use crate::{
+    descriptor::Descriptor, error::Error, events::timestamp, journal::Watcher, process::Reply,
+    reaper::Exit, state::State,
+};
 
 /// A request and where its answer goes. An empty `exec_id` means the container's first process.
 pub enum Request {
@@ -53,11 +57,19 @@ impl Supervisor {
             Request::Pids { reply } => answer(reply, self.pids()),
             Request::Pause { reply } => self.freeze(true, reply),
             Request::Resume { reply } => self.freeze(false, reply),
-            Request::Kill { exec_id, signal, all, reply } if exec_id.is_empty() => answer(reply, self.kill(signal, all)),
-            Request::Kill { exec_id, signal, reply, .. } => answer(reply, self.kill_exec(&exec_id, signal)),
+            Request::Kill { exec_id, signal, all, reply } if exec_id.is_empty() => {
+                answer(reply, self.kill(signal, all))
+            }
+            Request::Kill { exec_id, signal, reply, .. } => {
+                answer(reply, self.kill_exec(&exec_id, signal))
+            }
             Request::Exec { request, reply } => answer(reply, self.exec(request)),
-            Request::Resize { exec_id, columns, rows, reply } => answer(reply, self.resize(&exec_id, columns, rows)),
-            Request::CloseStdin { exec_id, reply } => answer(reply, self.process(&exec_id).map(|process| process.close_stdin())),
+            Request::Resize { exec_id, columns, rows, reply } => {
+                answer(reply, self.resize(&exec_id, columns, rows))
+            }
+            Request::CloseStdin { exec_id, reply } => {
+                answer(reply, self.process(&exec_id).map(|process| process.close_stdin()))
+            }
             Request::Update { resources, reply } => self.update(resources, reply),
             Request::Wait { exec_id, reply } => match self.process(&exec_id) {
                 Ok(process) => process.wait(reply),
@@ -66,8 +78,12 @@ impl Supervisor {
             Request::Stats { reply } => answer(reply, self.stats()),
             Request::Connect { reply } => answer(reply, Ok(self.connect())),
             Request::Shutdown { reply } => self.shutdown(reply),
-            Request::Stop { signal, timeout_millis, reply } => self.stop(signal, timeout_millis, reply),
-            Request::SetRestartPolicy { policy, reply } => answer(reply, self.set_restart_policy(&policy)),
+            Request::Stop { signal, timeout_millis, reply } => {
+                self.stop(signal, timeout_millis, reply)
+            }
+            Request::SetRestartPolicy { policy, reply } => {
+                answer(reply, self.set_restart_policy(&policy))
+            }
             Request::Attach { wish, socket, reply } => answer(reply, self.attach(wish, socket)),
             Request::Watch { after, watcher, reply } => answer(reply, self.watch(after, watcher)),
         }
@@ -81,7 +97,11 @@ impl Supervisor {
         Ok(StateResponse {
             id,
             bundle,
-            pid: process.state.pid().or(exit.filter(|_| is_over(&process.state)).map(|exit| exit.pid)).unwrap_or(0),
+            pid: process
+                .state
+                .pid()
+                .or(exit.filter(|_| is_over(&process.state)).map(|exit| exit.pid))
+                .unwrap_or(0),
             status: process.state.status().into(),
             stdin: process.uris.stdin.clone(),
             stdout: process.uris.stdout.clone(),
@@ -98,13 +118,24 @@ impl Supervisor {
         let container = self.container()?;
         let mut pids = container.cgroup.pids();
         if pids.is_empty() {
-            pids.extend(container.process.state.pid().or(container.process.state.exit().map(|exit| exit.pid)));
+            pids.extend(
+                container.process.state.pid().or(container
+                    .process
+                    .state
+                    .exit()
+                    .map(|exit| exit.pid)),
+            );
         }
-        Ok(PidsResponse { processes: pids.into_iter().map(|pid| ProcessInfo { pid, info: None }).collect() })
+        Ok(PidsResponse {
+            processes: pids.into_iter().map(|pid| ProcessInfo { pid, info: None }).collect(),
+        })
     }
 
     fn resize(&mut self, exec_id: &str, columns: u32, rows: u32) -> Result<(), Error> {
-        let small = |size: u32| u16::try_from(size).map_err(|_| Error::Invalid(format!("a terminal cannot be {size} wide or high")));
+        let small = |size: u32| {
+            u16::try_from(size)
+                .map_err(|_| Error::Invalid(format!("a terminal cannot be {size} wide or high")))
+        };
         let (columns, rows) = (small(columns)?, small(rows)?);
         self.process(exec_id)?.resize(columns, rows)
     }
@@ -112,12 +143,17 @@ impl Supervisor {
     fn update(&mut self, resources: Any, reply: Reply<()>) {
         // Stock clients leave the prefix of the type out or write another.
         if resources.type_url.rsplit('/').next() != RESOURCES_TYPE_URL.rsplit('/').next() {
-            return answer(reply, Err(Error::Invalid(format!("unknown type {:?} of resources", resources.type_url))));
+            return answer(
+                reply,
+                Err(Error::Invalid(format!("unknown type {:?} of resources", resources.type_url))),
+            );
         }
         match self.runtime() {
             Err(error) => answer(reply, Err(error)),
             Ok((runtime, reaper, id)) => {
-                tokio::spawn(async move { answer(reply, runtime.update(&reaper, &id, &resources.value).await) });
+                tokio::spawn(async move {
+                    answer(reply, runtime.update(&reaper, &id, &resources.value).await)
+                });
             }
         }
     }
@@ -128,8 +164,16 @@ impl Supervisor {
     }
 
     fn connect(&self) -> ConnectResponse {
-        let task_pid = self.container.as_ref().and_then(|container| container.process.state.pid()).unwrap_or(0);
-        ConnectResponse { shim_pid: std::process::id(), task_pid, version: env!("CARGO_PKG_VERSION").into() }
+        let task_pid = self
+            .container
+            .as_ref()
+            .and_then(|container| container.process.state.pid())
+            .unwrap_or(0);
+        ConnectResponse {
+            shim_pid: std::process::id(),
+            task_pid,
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
     }
 
     /// As with stock shims: while there is a container, the request changes nothing.
@@ -145,7 +189,8 @@ impl Supervisor {
         if matches!(process.state, State::Stopped(_) | State::Ending(_) | State::Delayed(_)) {
             return Err(process.state.refuse("attach to"));
         }
-        let socket = Descriptor::new(socket).map_err(Error::io("cannot use the client's connection"))?;
+        let socket =
+            Descriptor::new(socket).map_err(Error::io("cannot use the client's connection"))?;
         process.attach(id, wish, socket, &later)
     }
 

@@ -54,9 +54,11 @@ pub fn runtime() -> shim_v1::Runtime {
     let own = Path::new(SHIM).with_file_name("cleat-runc");
     match std::env::var("SHIM_TEST_RUNTIME") {
         Ok(binary) => shim_v1::Runtime { binary, ..Default::default() },
-        Err(_) if own.exists() => {
-            shim_v1::Runtime { binary: own.to_str().unwrap().into(), native: true, ..Default::default() }
-        }
+        Err(_) if own.exists() => shim_v1::Runtime {
+            binary: own.to_str().unwrap().into(),
+            native: true,
+            ..Default::default()
+        },
         Err(_) => shim_v1::Runtime { binary: "runc".into(), ..Default::default() },
     }
 }
@@ -161,7 +163,10 @@ impl Shim {
             stdin: STREAM_URI.into(),
             stdout: STREAM_URI.into(),
             stderr: STREAM_URI.into(),
-            options: Some(Any { type_url: ORDERS_TYPE_URL.into(), value: self.orders.encode_to_vec() }),
+            options: Some(Any {
+                type_url: ORDERS_TYPE_URL.into(),
+                value: self.orders.encode_to_vec(),
+            }),
             ..Default::default()
         };
         Ok(self.task.create(request).await?.into_inner().pid)
@@ -184,7 +189,8 @@ impl Shim {
     }
 
     pub async fn kill(&mut self, exec_id: &str, signal: u32) -> Result<(), tonic::Status> {
-        let request = api::KillRequest { id: self.id.clone(), exec_id: exec_id.into(), signal, all: false };
+        let request =
+            api::KillRequest { id: self.id.clone(), exec_id: exec_id.into(), signal, all: false };
         self.task.kill(request).await.map(drop)
     }
 
@@ -211,7 +217,10 @@ impl Shim {
             stdin: STREAM_URI.into(),
             stdout: STREAM_URI.into(),
             stderr: STREAM_URI.into(),
-            spec: Some(Any { type_url: PROCESS_TYPE_URL.into(), value: process.to_string().into_bytes() }),
+            spec: Some(Any {
+                type_url: PROCESS_TYPE_URL.into(),
+                value: process.to_string().into_bytes(),
+            }),
         };
         self.task.exec(request).await.unwrap();
     }
@@ -220,7 +229,11 @@ impl Shim {
         UnixStream::connect(self.directory.path().join("s")).unwrap()
     }
 
-    fn say(&self, hello: &Hello, descriptor: Option<&UnixStream>) -> Result<BufReader<UnixStream>, String> {
+    fn say(
+        &self,
+        hello: &Hello,
+        descriptor: Option<&UnixStream>,
+    ) -> Result<BufReader<UnixStream>, String> {
         let stream = self.connect();
         let line = format!("{PREFIX}{}\n", serde_json::to_string(hello).unwrap());
         let fds: Vec<_> = descriptor.iter().map(|stream| stream.as_raw_fd()).collect();
@@ -262,7 +275,10 @@ impl Shim {
         let text = fs::read_to_string(self.path("log")).unwrap();
         let parse = |line| serde_json::from_str::<Value>(line).unwrap();
         let field = |record: &Value, name: &str| record[name].as_str().unwrap().to_owned();
-        text.lines().map(parse).map(|record| (field(&record, "stream"), field(&record, "log"))).collect()
+        text.lines()
+            .map(parse)
+            .map(|record| (field(&record, "stream"), field(&record, "log")))
+            .collect()
     }
 
     /// Deletes the container and shuts the shim down, which must then end.
@@ -272,26 +288,35 @@ impl Shim {
         self.task.shutdown(request).await.unwrap();
         let pid = nix::unistd::Pid::from_raw(self.pid);
         let ended = tokio::task::spawn_blocking(move || nix::sys::wait::waitpid(pid, None));
-        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the shim should have ended");
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended)
+            .await
+            .expect("the shim should have ended");
         assert_eq!(ended.unwrap().unwrap(), nix::sys::wait::WaitStatus::Exited(pid, 0));
     }
 }
 
 impl Drop for Shim {
     fn drop(&mut self) {
-        if fs::read_to_string(format!("/proc/{}/cmdline", self.pid)).is_ok_and(|line| line.contains(&self.id)) {
+        if fs::read_to_string(format!("/proc/{}/cmdline", self.pid))
+            .is_ok_and(|line| line.contains(&self.id))
+        {
             let pid = nix::unistd::Pid::from_raw(self.pid);
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             let _ = nix::sys::wait::waitpid(pid, None);
         }
         let root = self.directory.path().join("runtime");
-        let _ = Command::new(runtime().binary).arg("--root").arg(root).args(["delete", "--force", &self.id]).output();
+        let _ = Command::new(runtime().binary)
+            .arg("--root")
+            .arg(root)
+            .args(["delete", "--force", &self.id])
+            .output();
     }
 }
 
 async fn connect(socket: &Path) -> Channel {
     let stream = tokio::net::UnixStream::connect(socket).await.unwrap();
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     Channel(sender)
 }
@@ -301,7 +326,8 @@ fn write_bundle(directory: &Path, id: &str, options: &Options) {
         fs::create_dir_all(directory.join(name)).unwrap();
     }
     fs::copy("/bin/busybox", directory.join("rootfs/bin/busybox")).unwrap();
-    fs::set_permissions(directory.join("rootfs/bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(directory.join("rootfs/bin/busybox"), fs::Permissions::from_mode(0o755))
+        .unwrap();
     let mut namespaces = vec!["mount", "uts", "ipc", "network"];
     if !options.host_pid {
         namespaces.push("pid");
@@ -358,7 +384,10 @@ pub fn read_frame(client: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
 
 /// Runs a blocking piece of the test beside the client's connection.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::time::timeout(Duration::from_secs(60), tokio::task::spawn_blocking(work)).await.expect("in time").unwrap()
+    tokio::time::timeout(Duration::from_secs(60), tokio::task::spawn_blocking(work))
+        .await
+        .expect("in time")
+        .unwrap()
 }
 
 /// Waits until `condition` holds.

@@ -12,7 +12,8 @@ struct Log {
 fn open(orders: shim_v1::Log) -> Log {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log").to_str().unwrap().to_owned();
-    let file = JsonFile::open(&shim_v1::Log { driver: "json-file".into(), path, ..orders }).unwrap();
+    let file =
+        JsonFile::open(&shim_v1::Log { driver: "json-file".into(), path, ..orders }).unwrap();
     Log { directory, file }
 }
 
@@ -30,7 +31,8 @@ impl Log {
 
 #[test]
 fn a_record_has_dockers_keys_in_dockers_order() {
-    let attributes = HashMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "\"1\"".to_owned())]);
+    let attributes =
+        HashMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "\"1\"".to_owned())]);
     let mut log = open(shim_v1::Log { attributes, ..Default::default() });
     log.file.write(Source::Stdout, b"hello\n", AT + Duration::from_nanos(6));
     log.file.write(Source::Stderr, b"oh\n", AT);
@@ -97,7 +99,10 @@ fn a_long_line_is_cut_and_joins_to_itself() {
             }
             let records = log.records();
             assert_eq!(records.concat(), line);
-            assert!((line.len().div_ceil(MAX_RECORD_BYTES)..=line.len() / (MAX_RECORD_BYTES - 3) + 1).contains(&records.len()));
+            assert!(
+                (line.len().div_ceil(MAX_RECORD_BYTES)..=line.len() / (MAX_RECORD_BYTES - 3) + 1)
+                    .contains(&records.len())
+            );
             assert!(records.iter().all(|record| record.len() <= MAX_RECORD_BYTES));
         }
     }
@@ -118,17 +123,27 @@ fn rotation_keeps_the_newest_files() {
     for index in 0..10 {
         log.file.write(Source::Stdout, format!("line {index}\n").as_bytes(), AT);
     }
-    let mut names: Vec<_> = fs::read_dir(log.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> = fs::read_dir(log.directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     names.sort();
     assert_eq!(names, ["log", "log.1", "log.2"]);
-    let all: Vec<_> = log.file.open_all().into_iter().flat_map(super::super::reader::LogFile::records).collect();
-    let expected: Vec<_> = (4..10).map(|index| (Source::Stdout, format!("line {index}\n"))).collect();
+    let all: Vec<_> =
+        log.file.open_all().into_iter().flat_map(super::super::reader::LogFile::records).collect();
+    let expected: Vec<_> =
+        (4..10).map(|index| (Source::Stdout, format!("line {index}\n"))).collect();
     assert_eq!(all, expected);
 }
 
 #[test]
 fn rotated_files_are_compressed() {
-    let mut log = open(shim_v1::Log { max_size_bytes: 100, max_files: 2, compress: true, ..Default::default() });
+    let mut log = open(shim_v1::Log {
+        max_size_bytes: 100,
+        max_files: 2,
+        compress: true,
+        ..Default::default()
+    });
     for index in 0..4 {
         log.file.write(Source::Stdout, format!("line {index}\n").as_bytes(), AT);
     }
