@@ -104,6 +104,12 @@ impl From<Digest> for ImageId {
     }
 }
 
+impl From<Digest> for DiffId {
+    fn from(digest: Digest) -> Self {
+        Self(digest.0)
+    }
+}
+
 impl From<&ImageId> for Digest {
     fn from(id: &ImageId) -> Self {
         Self(id.0.clone())

@@ -19,7 +19,7 @@ fn through_proc(fd: impl AsFd) -> Result<CString> {
 /// # Errors
 /// Those of `getxattr(2)`.
 pub fn get(fd: impl AsFd, name: &[u8]) -> Result<Option<Vec<u8>>> {
-    let (path, name) = (through_proc(fd)?, c_string(name)?);
+    let (path, name) = (through_proc(&fd)?, c_string(name)?);
     let mut value = [0_u8; 256];
     let small = get_into(&path, &name, &mut value);
     match small {
@@ -48,7 +48,7 @@ fn get_into(path: &CString, name: &CString, value: &mut [u8]) -> Result<usize> {
 /// # Errors
 /// Those of `setxattr(2)`; `EOPNOTSUPP` where the filesystem has none.
 pub fn set(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<()> {
-    let (path, name) = (through_proc(fd)?, c_string(name)?);
+    let (path, name) = (through_proc(&fd)?, c_string(name)?);
     // SAFETY: both texts are C strings, and the kernel reads `value.len()` bytes of `value`.
     let answer = unsafe {
         libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
@@ -61,7 +61,7 @@ pub fn set(fd: impl AsFd, name: &[u8], value: &[u8]) -> Result<()> {
 /// # Errors
 /// Those of `listxattr(2)`.
 pub fn list(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
-    let path = through_proc(fd)?;
+    let path = through_proc(&fd)?;
     let mut small = [0_u8; 1024];
     let length = match list_into(&path, &mut small) {
         Ok(0) | Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),

@@ -26,8 +26,8 @@ use nix::{
     fcntl::{AtFlags, OFlag, openat, renameat},
     sys::{
         stat::{
-            FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev,
-            mkdirat, mknodat, umask, utimensat,
+            FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens,
+            makedev, mkdirat, mknodat, umask, utimensat,
         },
         time::TimeSpec,
     },
@@ -251,7 +251,8 @@ impl<'a> Applier<'a> {
             Err(errno) => return Err(Error::errno("make the directory of", entry)(errno)),
         }
         if let Flavor::Copy { owner: Some((uid, gid)), .. } = self.flavor {
-            set_owner(&parent.fd, name, uid, gid).map_err(Error::errno("set the owner of", entry))?;
+            set_owner(&parent.fd, name, uid, gid)
+                .map_err(Error::errno("set the owner of", entry))?;
         }
         self.open_dir(&absolute(names)).map_err(Error::errno("find the directory of", entry))
     }
@@ -304,8 +305,14 @@ impl<'a> Applier<'a> {
         };
         let (uid, gid) = self.owner(entry);
         if !(self.is_layer() && (uid, gid) == (0, 0)) {
-            fchownat(&fd, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::AT_EMPTY_PATH)
-                .map_err(Error::errno("set the owner of", &entry.name))?;
+            fchownat(
+                &fd,
+                "",
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+                AtFlags::AT_EMPTY_PATH,
+            )
+            .map_err(Error::errno("set the owner of", &entry.name))?;
         }
         if !self.is_layer() {
             // Whoever is in the tree sees the directory meanwhile.
@@ -326,7 +333,8 @@ impl<'a> Applier<'a> {
         place: &Place,
         entry: &Entry,
     ) -> Result<(), Error> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(entry.mode & !SPECIAL_BITS);
         let fd = loop {
             match openat(&place.dir.fd, place.name(), flags, mode) {
@@ -500,7 +508,8 @@ impl<'a> Applier<'a> {
         match self.flavor {
             Flavor::Layer { aside } => self.set_aside(reader, place, entry, aside)?,
             Flavor::Copy { .. } if was_dir => {
-                remove_tree(&place.dir.fd, place.name()).map_err(Error::errno("replace", &entry.name))?;
+                remove_tree(&place.dir.fd, place.name())
+                    .map_err(Error::errno("replace", &entry.name))?;
             }
             Flavor::Copy { .. } => {
                 match unlinkat(&place.dir.fd, place.name(), UnlinkatFlags::NoRemoveDir) {
@@ -515,7 +524,8 @@ impl<'a> Applier<'a> {
     fn make_opaque_directory(&self, place: &Place, entry: &[u8]) -> Result<(), Error> {
         mkdirat(&place.dir.fd, place.name(), Mode::from_bits_truncate(0o700))
             .map_err(Error::errno("make the directory", entry))?;
-        let fd = super::view::open_path(&place.dir.fd, &place.name).map_err(Error::io("open", entry))?;
+        let fd =
+            super::view::open_path(&place.dir.fd, &place.name).map_err(Error::io("open", entry))?;
         xattr::set(&fd, OPAQUE, b"y").map_err(Error::errno("mark as opaque", entry))
     }
 
@@ -555,7 +565,8 @@ impl<'a> Applier<'a> {
     ) -> Result<(), Error> {
         reader.data_into_recipe(|_| Ok(()))?;
         if name == OPAQUE_MARK {
-            return xattr::set(&dir.fd, OPAQUE, b"y").map_err(Error::errno("mark as opaque", &entry.name));
+            return xattr::set(&dir.fd, OPAQUE, b"y")
+                .map_err(Error::errno("mark as opaque", &entry.name));
         }
         if name.starts_with(META) {
             return Ok(());
@@ -574,7 +585,8 @@ impl<'a> Applier<'a> {
 
     /// A file of this layer hides what is below by itself; a directory has to be opaque.
     fn hide_below(&self, place: &Place, entry: &[u8]) -> Result<(), Error> {
-        let fd = super::view::open_path(&place.dir.fd, &place.name).map_err(Error::io("open", entry))?;
+        let fd =
+            super::view::open_path(&place.dir.fd, &place.name).map_err(Error::io("open", entry))?;
         let stat = nix::sys::stat::fstat(&fd).map_err(Error::errno("look at", entry))?;
         if is_dir(stat.st_mode) {
             xattr::set(&fd, OPAQUE, b"y").map_err(Error::errno("mark as opaque", entry))?;
@@ -629,7 +641,12 @@ impl Finish {
     }
 }
 
-fn refuse_other_kind(was_dir: bool, is_dir: bool, place: &Place, entry: &Entry) -> Result<(), Error> {
+fn refuse_other_kind(
+    was_dir: bool,
+    is_dir: bool,
+    place: &Place,
+    entry: &Entry,
+) -> Result<(), Error> {
     let (there, new) = (super::text(&place.path()), super::text(&entry.name));
     match (was_dir, is_dir) {
         (true, false) => Err(Error::Overwrite(format!(
@@ -642,7 +659,11 @@ fn refuse_other_kind(was_dir: bool, is_dir: bool, place: &Place, entry: &Entry) 
     }
 }
 
-fn copy_data<R: BufRead>(reader: &mut TarReader<R>, file: &mut File, entry: &Entry) -> Result<(), Error> {
+fn copy_data<R: BufRead>(
+    reader: &mut TarReader<R>,
+    file: &mut File,
+    entry: &Entry,
+) -> Result<(), Error> {
     loop {
         let data = reader.data()?;
         if data.is_empty() {
@@ -668,7 +689,8 @@ fn copy_sparse<R: BufRead>(
         while !data.is_empty() {
             while left == 0 {
                 let piece = pieces.next();
-                (offset, left) = piece.ok_or(Error::entry(&entry.name, "its sparse map is too short"))?;
+                (offset, left) =
+                    piece.ok_or(Error::entry(&entry.name, "its sparse map is too short"))?;
             }
             let count = data.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             file.write_all_at(&data[..count], offset).map_err(Error::io("write", &entry.name))?;

@@ -118,7 +118,13 @@ impl<W: Write> Packer<W> {
     ///
     /// # Errors
     /// [`Error::Output`].
-    pub fn begin_file(&mut self, name: &[u8], mode: u32, mtime: i64, size: u64) -> Result<(), Error> {
+    pub fn begin_file(
+        &mut self,
+        name: &[u8],
+        mode: u32,
+        mtime: i64,
+        size: u64,
+    ) -> Result<(), Error> {
         self.header(name, &Meta::plain(EntryType::Regular, mode, mtime, size))
     }
 
@@ -158,7 +164,8 @@ impl<W: Write> Packer<W> {
         let listing = openat(dir, ".", flags, Mode::empty()).map_err(Error::errno("list", name))?;
         for child in sorted_names(listing).map_err(Error::errno("list", name))? {
             let inside = [path, b"/", &child].concat();
-            let outside = if name.is_empty() { child.clone() } else { [name, b"/", &child].concat() };
+            let outside =
+                if name.is_empty() { child.clone() } else { [name, b"/", &child].concat() };
             match view.inside(&inside) {
                 Some(root) => {
                     let node = Node { fd: Arc::clone(root), path: inside };
@@ -207,7 +214,8 @@ impl<W: Write> Packer<W> {
         if !self.overlay {
             return Ok(());
         }
-        let opaque = xattr::get(fd, OPAQUE).map_err(Error::errno("read the attributes of", name))?;
+        let opaque =
+            xattr::get(fd, OPAQUE).map_err(Error::errno("read the attributes of", name))?;
         if opaque.is_some_and(|value| value == b"y") {
             meta.kind = EntryType::Regular;
             meta.xattrs.clear();
@@ -241,7 +249,8 @@ impl<W: Write> Packer<W> {
         match format {
             libc::S_IFREG => self.file(dir, fd, name, outside),
             libc::S_IFLNK => {
-                let target = readlinkat(fd, name).map_err(Error::errno("read the link", outside))?;
+                let target =
+                    readlinkat(fd, name).map_err(Error::errno("read the link", outside))?;
                 let mut meta = Meta::of(EntryType::Symlink, stat);
                 meta.link = target.as_bytes();
                 self.header(outside, &meta)
@@ -358,7 +367,8 @@ impl<W: Write> Packer<W> {
 
     /// Writes a pax header: an entry of its own in front, named after the entry.
     fn pax(&mut self, name: &[u8], records: &[u8]) -> Result<(), Error> {
-        let base = name.split(|byte| *byte == b'/').rfind(|part| !part.is_empty()).unwrap_or(b"root");
+        let base =
+            name.split(|byte| *byte == b'/').rfind(|part| !part.is_empty()).unwrap_or(b"root");
         let shown: Vec<u8> = base.iter().copied().filter(u8::is_ascii).take(80).collect();
         let mut header = Header::new_ustar();
         let title = [b"PaxHeaders.0/", shown.as_slice()].concat();
@@ -396,7 +406,17 @@ impl Meta<'_> {
     }
 
     fn plain(kind: EntryType, mode: u32, mtime: i64, size: u64) -> Self {
-        Self { kind, mode, uid: 0, gid: 0, mtime, size, device: (0, 0), link: b"", xattrs: Vec::new() }
+        Self {
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime,
+            size,
+            device: (0, 0),
+            link: b"",
+            xattrs: Vec::new(),
+        }
     }
 }
 
@@ -409,9 +429,9 @@ fn set_name(header: &mut Header, name: &[u8], pax: &mut Vec<u8>) {
         header.as_old_mut().name[..name.len()].copy_from_slice(name);
         return;
     }
-    let split = (0..name.len().min(156)).rev().find(|at| {
-        name[*at] == b'/' && *at > 0 && (1..=NAME_MAX).contains(&(name.len() - at - 1))
-    });
+    let split = (0..name.len().min(156))
+        .rev()
+        .find(|at| name[*at] == b'/' && *at > 0 && (1..=NAME_MAX).contains(&(name.len() - at - 1)));
     if let (Some(at), Some(ustar)) = (split, header.as_ustar_mut()) {
         ustar.prefix[..at].copy_from_slice(&name[..at]);
         ustar.name[..name.len() - at - 1].copy_from_slice(&name[at + 1..]);

@@ -167,7 +167,10 @@ impl<R: BufRead> TarReader<R> {
     ///
     /// # Errors
     /// [`Error`].
-    pub fn data_into_recipe(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+    pub fn data_into_recipe(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         while self.remaining > 0 {
             let chunk = self.data()?.to_vec();
             self.raw(&chunk)?;
@@ -320,7 +323,20 @@ impl<R: BufRead> TarReader<R> {
         let sparse = self.sparse_map(header, &name, extensions.sparse, stored)?;
         let (sparse, size) = sparse.map_or((None, stored), |(map, size)| (Some(map), size));
         let xattrs = extensions.xattrs;
-        Ok(Entry { name, kind, link, mode, uid, gid, mtime, stored: self.remaining, size, device, xattrs, sparse })
+        Ok(Entry {
+            name,
+            kind,
+            link,
+            mode,
+            uid,
+            gid,
+            mtime,
+            stored: self.remaining,
+            size,
+            device,
+            xattrs,
+            sparse,
+        })
     }
 
     /// Returns the pieces of a sparse file and its whole size.
@@ -447,7 +463,8 @@ fn checksum_is_right(header: &Header) -> bool {
     let Ok(wanted) = header.cksum() else { return false };
     let bytes = header.as_bytes();
     let field = 148..156;
-    let counted = bytes.iter().enumerate().map(|(at, byte)| if field.contains(&at) { b' ' } else { *byte });
+    let counted =
+        bytes.iter().enumerate().map(|(at, byte)| if field.contains(&at) { b' ' } else { *byte });
     let unsigned: u32 = counted.clone().map(u32::from).sum();
     let signed: i32 = counted.map(|byte| i32::from(byte as i8)).sum();
     wanted == unsigned || i64::from(wanted) == i64::from(signed)
@@ -489,8 +506,9 @@ impl Extensions {
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse.numbers.push(whole()?),
             b"GNU.sparse.map" => {
                 let numbers = value.split(|byte| *byte == b',').filter(|text| !text.is_empty());
-                self.sparse.numbers =
-                    numbers.map(|text| number(text).ok_or(Error::Header)).collect::<Result<_, _>>()?;
+                self.sparse.numbers = numbers
+                    .map(|text| number(text).ok_or(Error::Header))
+                    .collect::<Result<_, _>>()?;
             }
             key => {
                 if let Some(name) = key.strip_prefix(XATTR) {

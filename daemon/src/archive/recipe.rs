@@ -170,3 +170,112 @@ impl Reader {
 fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the layer's recipe is damaged")
 }
+
+/// Writes a layer's tar again, from its files (`files` below `layer`) and its recipe.
+///
+/// # Errors
+/// [`Error`]: a file is missing or shorter than it was, or the output fails.
+pub fn replay(
+    layer: &std::path::Path,
+    files: &str,
+    recipe: &str,
+    output: &mut impl Write,
+) -> Result<(), Error> {
+    let open = |path: &std::path::Path| {
+        File::open(path).map_err(Error::io("open", path.as_os_str().as_encoded_bytes()))
+    };
+    let root = open(&layer.join(files))?;
+    let moves = Moves::read(layer, recipe)?;
+    let mut reader = Reader::new(open(&layer.join(recipe))?).map_err(Error::Input)?;
+    let mut buffer = vec![0; BUFFER];
+    let mut at = 0;
+    while let Some(record) = reader.next_record()? {
+        at += 1;
+        match record {
+            Record::Raw(bytes) => output.write_all(&bytes).map_err(Error::Output)?,
+            Record::Moved { .. } => {}
+            Record::File { path, size } => {
+                let file = match moves.aside(at, &path) {
+                    None => open_below(&root, &path),
+                    Some(aside) => open_below(&moves.old, &aside),
+                };
+                let file = file.map_err(Error::io("open", &path))?;
+                copy(&file, size, &path, &mut buffer, output)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How much of a file is read at once.
+const BUFFER: usize = 256 << 10;
+
+fn open_below(root: &File, path: &[u8]) -> io::Result<File> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
+    let rules = cleat_sys::openat2::IN_ROOT | cleat_sys::openat2::NO_SYMLINKS;
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    Ok(cleat_sys::openat2::openat2(root, path, flags, 0, rules)?.into())
+}
+
+fn copy(
+    mut file: &File,
+    size: u64,
+    path: &[u8],
+    buffer: &mut [u8],
+    output: &mut impl Write,
+) -> Result<(), Error> {
+    let mut left = size;
+    while left > 0 {
+        let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let count = file.read(&mut buffer[..want]).map_err(Error::io("read", path))?;
+        if count == 0 {
+            return Err(Error::entry(path, "the layer's file is shorter than it was"));
+        }
+        output.write_all(&buffer[..count]).map_err(Error::Output)?;
+        left -= count as u64;
+    }
+    Ok(())
+}
+
+/// What of a layer was replaced by a later entry of its own tar, and where it is kept.
+struct Moves {
+    /// After which record, what path, under which number.
+    all: Vec<(u64, Vec<u8>, u32)>,
+    old: File,
+}
+
+impl Moves {
+    fn read(layer: &std::path::Path, recipe: &str) -> Result<Self, Error> {
+        let dir = layer.join("old");
+        let mut all = Vec::new();
+        let old = match File::open(&dir) {
+            // Hardly any layer has the same name twice: nothing to look for.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let old = File::open(layer).map_err(Error::Input)?;
+                return Ok(Self { all, old });
+            }
+            other => other.map_err(Error::Input)?,
+        };
+        let file = File::open(layer.join(recipe)).map_err(Error::Input)?;
+        let mut reader = Reader::new(file).map_err(Error::Input)?;
+        let mut at = 0;
+        while let Some(record) = reader.next_record()? {
+            at += 1;
+            if let Record::Moved { path, number } = record {
+                all.push((at, path, number));
+            }
+        }
+        Ok(Self { all, old })
+    }
+
+    /// Returns where the file that record `at` means is now, if it was moved after that.
+    fn aside(&self, at: u64, path: &[u8]) -> Option<Vec<u8>> {
+        self.all.iter().find_map(|(after, moved, number)| {
+            let rest = path.strip_prefix(moved.as_slice())?;
+            let is_it = *after > at && (rest.is_empty() || rest.starts_with(b"/"));
+            is_it.then(|| [number.to_string().as_bytes(), rest].concat())
+        })
+    }
+}

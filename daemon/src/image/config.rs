@@ -104,6 +104,14 @@ impl ImageConfig {
         Ok(config)
     }
 
+    /// Returns the bytes whose digest is the image's id.
+    ///
+    /// # Errors
+    /// [`Error::Config`]; a value of this type always has a JSON form.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self).map_err(Error::Config)
+    }
+
     /// Returns the chain ids of the layers, from the bottom up.
     pub fn chain_ids(&self) -> Vec<ChainId> {
         chain_ids(&self.rootfs.diff_ids)

@@ -5,9 +5,12 @@
 //! through one lock: decide, commit, change the memory. What no image, container or lease refers to any more is removed
 //! in the same step (see [`crate::gc`]).
 
+mod changes;
 pub mod config;
+mod import;
 pub mod reference;
 mod store;
+mod unpack;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,10 +24,11 @@ use cleat_proto::{
 };
 
 use crate::{
-    content, content::Content, metadata, metadata::Database, snapshot, snapshot::Snapshots,
+    archive, content, content::Content, metadata, metadata::Database, snapshot, snapshot::Snapshots,
 };
 
 pub use config::{History, ImageConfig};
+pub use import::Import;
 pub use reference::{ImageRef, Reference};
 
 /// What can go wrong with an image. Texts are Docker's.
@@ -48,6 +52,9 @@ pub enum Error {
     /// A configuration says what cannot be.
     #[error("invalid image configuration: {0}")]
     ConfigShape(&'static str),
+    /// A tar.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
     /// A blob.
     #[error(transparent)]
     Content(#[from] content::Error),
@@ -68,6 +75,7 @@ impl Error {
                 Kind::InvalidArgument
             }
             Self::Conflict(_) => Kind::Conflict,
+            Self::Archive(error) => error.kind(),
             Self::Content(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
             Self::Metadata(error) => error.kind(),

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -197,9 +197,20 @@ impl Draft {
         self.number
     }
 
-    /// The directory that its files go to.
-    pub fn root(&self) -> impl AsFd + '_ {
-        &self.root
+    /// Returns the directory that its files go to.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no descriptor to be had.
+    pub fn try_clone_root(&self) -> Result<OwnedFd, Error> {
+        self.root.try_clone().map_err(Error::io("open", &self.dir))
+    }
+
+    /// Returns what its files take now: each inode once, directories not.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn usage(&self) -> Result<u64, Error> {
+        merged::usage(&self.dir.join("fs")).map_err(Error::io("measure", &self.dir))
     }
 
     /// The directory of the layer, for what belongs to it beside its files.

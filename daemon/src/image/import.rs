@@ -1,0 +1,77 @@
+//! `docker import`: one tar becomes an image of one layer.
+
+use std::sync::Arc;
+
+use cleat_proto::docker::container::Config;
+
+use super::{
+    Error, History, Image, ImageConfig, Images, Reference, changes, config::RootFs,
+    store::NewImage, unpack::unpack,
+};
+use crate::archive::{chunks::Chunks, compression::decompressed};
+
+/// What an import is told.
+#[derive(Clone, Debug, Default)]
+pub struct Import {
+    /// The image's name.
+    pub reference: Option<Reference>,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// The image's comment.
+    pub message: String,
+    /// `linux`.
+    pub os: String,
+    /// `amd64` …
+    pub architecture: String,
+    /// Often empty.
+    pub variant: String,
+}
+
+impl Images {
+    /// Checks the changes of an import before its tar is read.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn check_changes(changes: &[String]) -> Result<Config, Error> {
+        let mut config = Config::default();
+        changes::apply(&mut config, changes)?;
+        Ok(config)
+    }
+
+    /// Makes an image of a tar, compressed or not. Blocks.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left then.
+    pub fn import(&self, tar: impl Chunks + 'static, import: Import) -> Result<Arc<Image>, Error> {
+        let settings = Self::check_changes(&import.changes)?;
+        let layer = unpack(self.snapshots(), decompressed(tar)?)?;
+        let created = Some(rfc3339_now());
+        let config = ImageConfig {
+            architecture: import.architecture,
+            variant: import.variant,
+            os: import.os,
+            comment: import.message.clone(),
+            config: settings,
+            created: created.clone(),
+            history: vec![History { created, comment: import.message, ..History::default() }],
+            rootfs: RootFs { diff_ids: vec![layer.diff_id.clone()], ..RootFs::default() },
+            ..ImageConfig::default()
+        };
+        let id = self.content().put(&config.to_bytes()?)?.into();
+        layer.sync()?;
+        let top = config.chain_ids().pop().ok_or(Error::ConfigShape("it has no layers"))?;
+        let layers = vec![layer.onto(None, top)];
+        self.commit(NewImage {
+            id,
+            config,
+            layers,
+            parent: None,
+            references: import.reference.into_iter().collect(),
+        })
+    }
+}
+
+/// Returns the time as images have it.
+pub(super) fn rfc3339_now() -> String {
+    jiff::Timestamp::now().to_string()
+}

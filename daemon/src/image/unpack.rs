@@ -1,0 +1,68 @@
+//! One layer's tar into a snapshot: hashed by one thread while another makes the files, its recipe written along.
+
+use std::fs::File;
+
+use cleat_proto::digest::{ChainId, DiffId};
+
+use super::{Error, store::NewLayer};
+use crate::{
+    archive::{
+        self,
+        apply::{Flavor, apply, reader},
+        chunks::{ChunkReader, Chunks, Hashed},
+        recipe,
+        view::View,
+    },
+    snapshot::{self, Draft, Snapshots},
+};
+
+/// The file beside a layer's files that says how to make its tar of them.
+pub(super) const RECIPE: &str = "recipe";
+
+/// A layer as files, not yet synced, and not yet on top of another.
+pub(super) struct Unpacked {
+    draft: Draft,
+    pub(super) diff_id: DiffId,
+    size: u64,
+    tar_size: u64,
+}
+
+/// Unpacks a layer's tar, already decompressed. On failure nothing is left.
+pub(super) fn unpack(snapshots: &Snapshots, tar: impl Chunks) -> Result<Unpacked, Error> {
+    let draft = snapshots.draft()?;
+    let input = |error| archive::Error::Input(error);
+    let path = draft.dir().join(RECIPE);
+    let recipe = File::create_new(&path).and_then(recipe::Writer::new);
+    let recipe = recipe.map_err(archive::Error::Output)?;
+    let hashed = Hashed::new(tar).map_err(input)?;
+    let mut tar = reader(ChunkReader::new(hashed), Some(recipe));
+    let root = draft.try_clone_root()?;
+    let applied = apply(&mut tar, &View::new(root), b"", Flavor::Layer { aside: draft.dir() })?;
+    let (rest, recipe) = tar.finish()?;
+    if let Some(recipe) = recipe {
+        recipe.finish().map_err(archive::Error::Output)?;
+    }
+    let sum = rest.into_source().finish().map_err(archive::Error::from_input)?;
+    let size = if applied.replaced { draft.usage()? } else { applied.size };
+    Ok(Unpacked { draft, diff_id: DiffId::from(sum.digest), size, tar_size: sum.size })
+}
+
+impl Unpacked {
+    /// Brings the layer to the disk.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        Ok(self.draft.sync()?)
+    }
+
+    /// Puts the layer on top of another.
+    pub(super) fn onto(self, parent: Option<ChainId>, chain_id: ChainId) -> NewLayer {
+        let layer = snapshot::Layer {
+            chain_id,
+            diff_id: self.diff_id,
+            parent,
+            number: self.draft.number(),
+            size: self.size,
+            tar_size: self.tar_size,
+        };
+        NewLayer { layer, draft: self.draft }
+    }
+}
