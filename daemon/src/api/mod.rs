@@ -24,6 +24,7 @@ pub mod error;
 pub mod events;
 pub mod exec;
 pub mod hijack;
+pub mod images;
 pub mod listen;
 pub mod query;
 pub mod server;
@@ -43,6 +44,7 @@ pub fn router(engine: Engine) -> Router {
         .merge(events::routes())
         .merge(exec::routes())
         .merge(system::routes())
+        .merge(images::routes())
         .merge(unimplemented::routes())
         .route_layer(middleware::from_fn(version::gate))
         .fallback(error::page_not_found)

@@ -188,6 +188,11 @@ impl Filters {
         Ok(Self(filters))
     }
 
+    /// Adds a value, as if the client had sent it.
+    pub fn add(&mut self, key: &str, value: &str) {
+        self.0.entry(key.to_owned()).or_default().push(value.to_owned());
+    }
+
     /// Refuses keys that are not among `known`.
     ///
     /// # Errors

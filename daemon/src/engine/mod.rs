@@ -17,6 +17,7 @@ pub mod error;
 mod exec;
 mod exit;
 pub mod fault;
+mod image;
 mod index;
 pub mod info;
 mod paths;

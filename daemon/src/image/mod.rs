@@ -9,6 +9,7 @@ mod changes;
 pub mod config;
 mod import;
 pub mod reference;
+mod remove;
 mod store;
 mod unpack;
 
@@ -30,6 +31,7 @@ use crate::{
 pub use config::{History, ImageConfig};
 pub use import::Import;
 pub use reference::{ImageRef, Reference};
+pub use remove::{RemoveOptions, Removed};
 
 /// What can go wrong with an image. Texts are Docker's.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +154,16 @@ impl Image {
     /// Returns whether it has no name with a tag.
     pub fn is_dangling(&self) -> bool {
         self.references.iter().all(|reference| reference.tag.is_none())
+    }
+}
+
+/// Returns this machine's architecture in Go's spelling, which images use.
+pub fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        other => other,
     }
 }
 

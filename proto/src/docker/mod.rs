@@ -5,6 +5,7 @@
 
 pub mod container;
 pub mod go_json;
+pub mod image;
 pub mod inspect;
 pub mod stats;
 pub mod summary;

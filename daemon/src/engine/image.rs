@@ -1,0 +1,114 @@
+//! Images: import, tag, remove, prune, with their events. What an image is and how it is kept is `image/`'s.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Engine, Error, Result};
+use crate::{
+    archive::chunks::Received,
+    event::{Event, Kind},
+    image::{Image, Import, Reference, RemoveOptions, Removed},
+};
+
+impl Engine {
+    /// Makes an image of a tar.
+    ///
+    /// # Errors
+    /// If the tar is none, or a change makes no sense; nothing is left then.
+    pub async fn import_image(&self, tar: Received, import: Import) -> Result<Arc<Image>> {
+        let name = import.reference.as_ref().map(Reference::familiar);
+        let image = self.blocking(move |engine| Ok(engine.images().import(tar, import)?)).await?;
+        if let Some(name) = name {
+            self.publish_image(&image, "tag", &name);
+        }
+        self.publish_image(&image, "import", image.id.as_str());
+        Ok(image)
+    }
+
+    /// Gives an image one more name.
+    ///
+    /// # Errors
+    /// `No such image: …`
+    pub async fn tag_image(&self, text: &str, reference: Reference) -> Result<()> {
+        let image = self.images().resolve(text)?;
+        let (id, name) = (image.id.clone(), reference.familiar());
+        self.blocking(move |engine| Ok(engine.images().tag(&id, reference)?)).await?;
+        self.publish_image(&image, "tag", &name);
+        Ok(())
+    }
+
+    /// Removes a name, or an image.
+    ///
+    /// # Errors
+    /// `No such image: …`, or a conflict with containers, other names or children.
+    pub async fn remove_image(&self, text: &str, options: RemoveOptions) -> Result<Vec<Removed>> {
+        let image = self.images().resolve(text)?;
+        let text = text.to_owned();
+        let removed = self.blocking(move |engine| {
+            Ok(engine.images().remove(&text, options, &|| engine.image_uses())?)
+        });
+        let removed = removed.await?;
+        self.publish_removed(&image, &removed);
+        Ok(removed)
+    }
+
+    /// Removes the images that `wanted` picks and no container uses. Returns what went, and how many bytes.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn prune_images(
+        &self,
+        wanted: impl Fn(&Image) -> bool + Send + 'static,
+    ) -> Result<(Vec<Removed>, u64)> {
+        let (removed, bytes) = self
+            .blocking(move |engine| Ok(engine.images().prune(&wanted, &|| engine.image_uses())?))
+            .await?;
+        for one in &removed {
+            match one {
+                Removed::Name(id, _) => {
+                    self.publish_image_id(id.as_str(), "untag", BTreeMap::new())
+                }
+                Removed::Image(id) => self.publish_image_id(id.as_str(), "delete", BTreeMap::new()),
+                Removed::Layer(_) => {}
+            }
+        }
+        let reclaimed = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
+        self.events().publish(Event::now(Kind::Image, "prune", "", reclaimed));
+        Ok((removed, bytes))
+    }
+
+    fn publish_removed(&self, image: &Image, removed: &[Removed]) {
+        for one in removed {
+            let (id, action) = match one {
+                Removed::Name(id, _) => (id, "untag"),
+                Removed::Image(id) => (id, "delete"),
+                Removed::Layer(_) => continue,
+            };
+            if *id == image.id {
+                self.publish_image(image, action, id.as_str());
+            } else {
+                self.publish_image_id(id.as_str(), action, BTreeMap::new());
+            }
+        }
+    }
+
+    /// Publishes an event about an image: its labels and its name.
+    pub(super) fn publish_image(&self, image: &Image, action: &str, name: &str) {
+        let mut attributes = image.config.labels.clone().unwrap_or_default();
+        attributes.insert("name".into(), name.to_owned());
+        self.events().publish(Event::now(Kind::Image, action, image.id.as_str(), attributes));
+    }
+
+    fn publish_image_id(&self, id: &str, action: &str, mut attributes: BTreeMap<String, String>) {
+        attributes.insert("name".into(), id.to_owned());
+        self.events().publish(Event::now(Kind::Image, action, id, attributes));
+    }
+
+    /// Runs what blocks in a thread for that. It goes on to its end even if the caller goes away.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || work(&engine)).await.map_err(Error::lost)?
+    }
+}

@@ -1,0 +1,229 @@
+//! `docker rmi`: names first, then the image with the layers that nothing else needs, then parents that nobody wants.
+
+use std::sync::Arc;
+
+use cleat_proto::digest::{ChainId, ImageId};
+
+use super::{Error, Image, Images, Reference, Use, reference::ImageRef};
+
+/// One thing that a removal did, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A name of an image.
+    Name(ImageId, Reference),
+    /// The image itself.
+    Image(ImageId),
+    /// A layer.
+    Layer(ChainId),
+}
+
+/// What to leave alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RemoveOptions {
+    /// Even if a stopped container uses it, or it has several names.
+    pub force: bool,
+    /// Keep parents that have no name.
+    pub keep_parents: bool,
+}
+
+/// Why an image cannot go.
+struct Conflict {
+    /// Not even with force.
+    hard: bool,
+    /// A container uses it.
+    used: bool,
+    why: String,
+}
+
+/// Which reasons count.
+#[derive(Clone, Copy)]
+struct Consider {
+    names: bool,
+    stopped: bool,
+}
+
+impl Images {
+    /// Removes a name, and the image if that was its last; or the image that an id names. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Conflict`] in Docker's words.
+    pub fn remove(
+        &self,
+        text: &str,
+        options: RemoveOptions,
+        uses: &dyn Fn() -> Vec<Use>,
+    ) -> Result<Vec<Removed>, Error> {
+        let image = self.resolve(text)?;
+        let mut removed = Vec::new();
+        let single = is_single(&image.references);
+        let by_name = !is_id_prefix(&image.id, text);
+        if by_name {
+            if !options.force
+                && single
+                && let Some(user) = uses().into_iter().find(|user| user.image == image.id.as_str())
+            {
+                return Err(Error::Conflict(format!(
+                    "conflict: unable to remove repository reference {text:?} (must force) - container {} is using its referenced image {}",
+                    short(&user.container),
+                    image.id.short()
+                )));
+            }
+            let ImageRef::Named(reference) = ImageRef::parse(text)? else {
+                return Err(Error::NotFound(text.to_owned()));
+            };
+            self.untag_one(&image, &reference.or_latest(), &mut removed)?;
+            let left = self.get(&image.id).map_or(0, |image| image.references.len());
+            if left > 0 {
+                return Ok(removed);
+            }
+        } else if single {
+            let consider = Consider { names: false, stopped: !options.force };
+            self.check(&image, consider, &uses()).map_err(|conflict| conflict.error(&image.id))?;
+        } else if !options.force {
+            let consider = Consider { names: true, stopped: true };
+            self.check(&image, consider, &uses()).map_err(|conflict| conflict.error(&image.id))?;
+        }
+        self.remove_image(&image.id, options, by_name, uses, &mut removed)?;
+        Ok(removed)
+    }
+
+    fn untag_one(
+        &self,
+        image: &Image,
+        reference: &Reference,
+        removed: &mut Vec<Removed>,
+    ) -> Result<(), Error> {
+        let mut gone = vec![reference.clone()];
+        let rest =
+            |other: &&Reference| other.name == reference.name && other.key() != reference.key();
+        let others: Vec<&Reference> = image.references.iter().filter(rest).collect();
+        // Digests of a repository are kept for its tags; without one they are in the way.
+        if reference.digest.is_none() && others.iter().all(|other| other.tag.is_none()) {
+            gone.extend(others.into_iter().cloned());
+        }
+        self.untag(&gone)?;
+        removed
+            .extend(gone.into_iter().map(|reference| Removed::Name(image.id.clone(), reference)));
+        Ok(())
+    }
+
+    /// `quiet`: a conflict is no error, since what was asked for (a name, a child) is done.
+    fn remove_image(
+        &self,
+        id: &ImageId,
+        options: RemoveOptions,
+        quiet: bool,
+        uses: &dyn Fn() -> Vec<Use>,
+        removed: &mut Vec<Removed>,
+    ) -> Result<(), Error> {
+        let Some(image) = self.get(id) else { return Ok(()) };
+        let users = uses();
+        let consider = Consider { names: false, stopped: !options.force };
+        if let Err(conflict) = self.check(&image, consider, &users) {
+            if quiet && (!image.is_dangling() || conflict.used) {
+                return Ok(());
+            }
+            return Err(conflict.error(id));
+        }
+        let names = image.references.iter().cloned();
+        removed.extend(names.map(|reference| Removed::Name(id.clone(), reference)));
+        let layers = self.delete(&image, &users)?;
+        removed.push(Removed::Image(id.clone()));
+        removed.extend(layers.into_iter().map(Removed::Layer));
+        match &image.parent {
+            Some(parent) if !options.keep_parents => {
+                let has_name = self.get(parent).is_none_or(|parent| !parent.references.is_empty());
+                if has_name {
+                    return Ok(());
+                }
+                let options = RemoveOptions { force: false, ..options };
+                self.remove_image(parent, options, true, uses, removed)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&self, image: &Image, consider: Consider, uses: &[Use]) -> Result<(), Conflict> {
+        if self.has_children(&image.id) {
+            let why = "image has dependent child images".to_owned();
+            return Err(Conflict { hard: true, used: false, why });
+        }
+        let mut users = uses.iter().filter(|user| user.image == image.id.as_str());
+        if let Some(user) = users.clone().find(|user| user.running) {
+            let why =
+                format!("image is being used by running container {}", short(&user.container));
+            return Err(Conflict { hard: true, used: true, why });
+        }
+        if consider.names && !image.references.is_empty() {
+            let why = "image is referenced in multiple repositories".to_owned();
+            return Err(Conflict { hard: false, used: false, why });
+        }
+        if consider.stopped
+            && let Some(user) = users.next()
+        {
+            let why =
+                format!("image is being used by stopped container {}", short(&user.container));
+            return Err(Conflict { hard: false, used: true, why });
+        }
+        Ok(())
+    }
+
+    /// Returns whether another image was committed on this one.
+    pub fn has_children(&self, id: &ImageId) -> bool {
+        self.list().iter().any(|image| image.parent.as_ref() == Some(id))
+    }
+
+    /// Removes every image that `wanted` picks and that no container uses. Blocks.
+    ///
+    /// # Errors
+    /// Those of the store; conflicts are passed over.
+    pub fn prune(
+        &self,
+        wanted: &dyn Fn(&Image) -> bool,
+        uses: &dyn Fn() -> Vec<Use>,
+    ) -> Result<(Vec<Removed>, u64), Error> {
+        let mut removed = Vec::new();
+        let before: u64 = self.snapshots().layers().iter().map(|layer| layer.size).sum();
+        let mut candidates: Vec<Arc<Image>> =
+            self.list().into_iter().filter(|image| wanted(image)).collect();
+        candidates.sort_by(|a, b| b.created.cmp(&a.created));
+        for image in candidates {
+            let users = uses();
+            if users.iter().any(|user| user.image == image.id.as_str())
+                || self.has_children(&image.id)
+            {
+                continue;
+            }
+            self.remove_image(&image.id, RemoveOptions::default(), true, uses, &mut removed)?;
+        }
+        let after: u64 = self.snapshots().layers().iter().map(|layer| layer.size).sum();
+        Ok((removed, before.saturating_sub(after)))
+    }
+}
+
+impl Conflict {
+    fn error(self, id: &ImageId) -> Error {
+        let force = if self.hard { "cannot be forced" } else { "must be forced" };
+        Error::Conflict(format!(
+            "conflict: unable to delete {} ({force}) - {}",
+            id.short(),
+            self.why
+        ))
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+fn is_id_prefix(id: &ImageId, text: &str) -> bool {
+    id.as_str().starts_with(text) || id.hex().starts_with(text)
+}
+
+/// At most one tag, and digests of that tag's repository alone.
+fn is_single(references: &[Reference]) -> bool {
+    let mut tags = references.iter().filter(|reference| reference.digest.is_none());
+    let first = tags.next().or(references.first());
+    tags.next().is_none()
+        && references.iter().all(|other| first.is_none_or(|first| first.name == other.name))
+}
