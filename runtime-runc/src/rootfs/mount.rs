@@ -88,8 +88,17 @@ impl Mounter<'_> {
 
     /// Opens the target, made if need be, and refuses one inside procfs, where other programs look for the truth.
     pub(super) fn target(&self, destination: &Path, kind: Kind) -> Result<(OwnedFd, bool)> {
-        let (target, existed) = path::open_or_make(self.root, destination, kind)
-            .context(|| format!("create mountpoint for {} mount", destination.display()))?;
+        let what = || format!("create mountpoint for {} mount", destination.display());
+        let (target, existed) = path::open_or_make(self.root, destination, kind).context(what)?;
+        // move_mount(2) would say "invalid argument".
+        let is_directory =
+            nix::sys::stat::fstat(&target).context(what)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        if is_directory != (kind == Kind::Directory) {
+            return Err(Error::Kernel {
+                what: format!("mount on {}", destination.display()),
+                errno: Errno::ENOTDIR,
+            });
+        }
         let inside = path::lies_on_proc(&target).context(|| "statfs".to_owned())?;
         if inside && !COVERABLE.iter().any(|path| Path::new(path) == destination) {
             return Err(Error::Invalid(format!(

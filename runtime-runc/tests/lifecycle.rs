@@ -1,0 +1,215 @@
+//! The verbs in their order, exit codes, what is left.
+
+mod common;
+
+use common::{Bundle, succeeded, wait_for};
+use std::fs;
+use std::io::Read;
+use std::process::Stdio;
+
+#[test]
+fn run_shows_the_output_and_passes_the_exit_code_on() {
+    let output = Bundle::shell("echo hello; echo trouble >&2; exit 7").run();
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(
+        (output.stdout.as_slice(), output.stderr.as_slice()),
+        (&b"hello\n"[..], &b"trouble\n"[..])
+    );
+}
+
+#[test]
+fn a_program_killed_by_a_signal_is_128_and_the_signal() {
+    // Init of a PID namespace is immune to its own signals: a child of its own kills it from outside here.
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.write();
+    let mut child = bundle
+        .worker()
+        .args(["run", "--bundle"])
+        .arg(&bundle.directory)
+        .arg(&bundle.id)
+        .spawn()
+        .unwrap();
+    wait_for("it to run", || {
+        bundle.verb("state", &[], &[]).status.success() && bundle.status() == "running"
+    });
+    succeeded(bundle.verb("kill", &[], &["KILL"]));
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn nothing_is_left_after_a_run() {
+    let bundle = Bundle::shell("true");
+    bundle.output();
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_container_is_created_started_stopped_and_deleted() {
+    let bundle =
+        Bundle::shell("trap 'exit 0' TERM; echo up > /tmp/up; while :; do sleep 0.01; done");
+    bundle.write();
+    let pid_file = bundle.directory.join("pid");
+    let mut create = bundle.worker();
+    create
+        .args(["create", "--bundle"])
+        .arg(&bundle.directory)
+        .arg("--pid-file")
+        .arg(&pid_file)
+        .arg(&bundle.id);
+    assert!(create.stdout(Stdio::null()).status().unwrap().success());
+    assert_eq!(bundle.status(), "created");
+    assert_eq!(bundle.state()["pid"].to_string(), fs::read_to_string(&pid_file).unwrap());
+    assert!(!bundle.rootfs().join("tmp/up").exists(), "it ran before start");
+    succeeded(bundle.verb("start", &[], &[]));
+    wait_for("the program", || bundle.rootfs().join("tmp/up").exists());
+    assert_eq!(bundle.status(), "running");
+    let again = bundle.verb("start", &[], &[]);
+    assert!(
+        String::from_utf8_lossy(&again.stderr)
+            .contains("cannot start an already running container")
+    );
+    let early = bundle.verb("delete", &[], &[]);
+    assert!(String::from_utf8_lossy(&early.stderr).contains("that is not stopped: running"));
+    succeeded(bundle.verb("kill", &[], &["TERM"]));
+    bundle.wait_for_status("stopped");
+    assert_eq!(bundle.state()["pid"], 0);
+    succeeded(bundle.verb("delete", &[], &[]));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn the_shim_may_start_it_through_the_fifo() {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let bundle = Bundle::shell("echo up > /tmp/up; exec sleep 1000");
+    bundle.write();
+    let mut create = bundle.worker();
+    create.args(["create", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
+    assert!(create.stdout(Stdio::null()).status().unwrap().success());
+    let fifo = bundle.directory.join("state").join(&bundle.id).join("exec.fifo");
+    let mut writer =
+        fs::OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo).unwrap();
+    fs::remove_file(&fifo).unwrap();
+    writer.write_all(b"0").unwrap();
+    wait_for("the program", || bundle.rootfs().join("tmp/up").exists());
+    assert_eq!(bundle.status(), "running");
+}
+
+#[test]
+fn a_created_container_is_deleted_without_force() {
+    let bundle = Bundle::shell("true");
+    bundle.write();
+    let mut create = bundle.worker();
+    create.args(["create", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
+    assert!(create.stdout(Stdio::null()).status().unwrap().success());
+    succeeded(bundle.verb("delete", &[], &[]));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_dead_init_is_told_to_who_starts_it() {
+    let bundle = Bundle::shell("true");
+    bundle.write();
+    let mut create = bundle.worker();
+    create.args(["create", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
+    assert!(create.stdout(Stdio::null()).status().unwrap().success());
+    succeeded(bundle.verb("kill", &[], &["KILL"]));
+    bundle.wait_for_status("stopped");
+    let start = bundle.verb("start", &[], &[]);
+    assert!(
+        String::from_utf8_lossy(&start.stderr)
+            .contains("cannot start a container that has stopped")
+    );
+}
+
+#[test]
+fn a_name_is_taken_once() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.start();
+    let second = bundle.run();
+    let text = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(text.contains("container with given ID already exists"), "{text}");
+    assert_eq!(bundle.status(), "running");
+}
+
+#[test]
+fn a_container_is_listed_and_its_processes_are_shown() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.start();
+    let pid = bundle.state()["pid"].to_string();
+    let list =
+        |flags: &[&str]| succeeded(bundle.worker().arg("list").args(flags).output().unwrap());
+    assert_eq!(list(&["-q"]), format!("{}\n", bundle.id));
+    let json: serde_json::Value = serde_json::from_str(&list(&["-f", "json"])).unwrap();
+    assert_eq!(
+        (json[0]["id"].as_str(), json[0]["status"].as_str()),
+        (Some(bundle.id.as_str()), Some("running"))
+    );
+    assert!(list(&[]).starts_with("ID "));
+    assert_eq!(succeeded(bundle.verb("ps", &["-f", "json"], &[])), format!("[{pid}]\n"));
+    assert!(succeeded(bundle.verb("ps", &[], &[])).contains("sleep 1000"));
+}
+
+#[test]
+fn the_foreground_forwards_signals() {
+    let bundle =
+        Bundle::shell("trap 'echo got it; exit 5' USR1; echo ready; while :; do sleep 0.01; done");
+    bundle.write();
+    let mut command = bundle.worker();
+    command.args(["run", "--bundle"]).arg(&bundle.directory).arg(&bundle.id).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut ready = [0; 6];
+    stdout.read_exact(&mut ready).unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    // The wait begins after the program does: until then the signal would end the worker as it ends any program.
+    let blocks = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("SigBlk:")).unwrap().to_owned();
+        !line.ends_with("0000000000000000")
+    };
+    wait_for("the worker to wait", blocks);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!((text.as_str(), child.wait().unwrap().code()), ("got it\n", Some(5)));
+}
+
+#[test]
+fn hooks_run_in_their_order_and_places() {
+    let mut bundle = Bundle::shell("echo program >> /tmp/hooks");
+    let log = bundle.rootfs().join("tmp/hooks");
+    let outside = |name: &str| {
+        let script = format!("cat > /dev/null; echo {name} >> {}", log.display());
+        serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+    };
+    for name in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        bundle.spec["hooks"][name] = outside(name);
+    }
+    let inside = "/bin/busybox cat > /dev/null; echo startContainer >> /tmp/hooks";
+    bundle.spec["hooks"]["startContainer"] =
+        serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", inside]}]);
+    bundle.output();
+    let lines = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = lines.lines().filter(|line| *line != "poststart").collect(); // which runs beside the program
+    assert_eq!(
+        lines,
+        ["prestart", "createRuntime", "createContainer", "startContainer", "program", "poststop"]
+    );
+    assert!(fs::read_to_string(&log).unwrap().contains("poststart"));
+}
+
+#[test]
+fn a_hook_that_fails_fails_the_container() {
+    let mut bundle = Bundle::shell("true");
+    bundle.spec["hooks"]["createRuntime"] =
+        serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo no >&2; exit 4"]}]);
+    let output = bundle.run();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        text.contains("error running createRuntime hook #0: exit status 4, stdout: , stderr: no"),
+        "{text}"
+    );
+    bundle.assert_nothing_left();
+}
