@@ -241,9 +241,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
         keyring: request.new_keyring.then(|| format!("_ses.{}", request.id)),
         state: &document,
     };
-    let (pid, pidfd) = start_init(plan, channel, child_channel, &mut undo)?;
-    let (init, channel) = pid;
-    undo.init = Some((init, pidfd));
+    let (init, channel) = start_init(plan, channel, child_channel, &mut undo)?;
 
     let start = state::stat_of(init.as_raw()).ok_or_else(died)?.start;
     let container = Container {
@@ -353,7 +351,7 @@ fn start_init(
     channel: Channel,
     child_channel: Channel,
     undo: &mut Undo,
-) -> Result<((Pid, Channel), PidFd)> {
+) -> Result<(Pid, Channel)> {
     let what = || "unable to start init".to_owned();
     let namespaces = plan.namespaces;
     let later = libc::CLONE_NEWCGROUP | namespace::CLONE_NEWTIME;
@@ -366,18 +364,21 @@ fn start_init(
     let own =
         joins_pid.then(|| std::fs::File::open("/proc/self/ns/pid")).transpose().context(what)?;
     namespaces.enter(libc::CLONE_NEWPID)?;
-    let forked = fork(flags, cgroup);
-    if let Some(own) = own {
-        cleat_sys::process::set_namespaces(&own, libc::CLONE_NEWPID).context(what)?;
-    }
-    match forked.context(what)? {
+    match fork(flags, cgroup).context(what)? {
         Fork::Child => {
             drop(channel);
             // What was made is the parent's to take back.
             std::mem::forget(std::mem::take(undo));
             init::run(plan, child_channel)
         }
-        Fork::Parent { pid, pidfd } => Ok(((pid, channel), pidfd)),
+        Fork::Parent { pid, pidfd } => {
+            undo.init = Some((pid, pidfd));
+            if let Some(own) = own {
+                // Hooks are for the host's namespace again.
+                cleat_sys::process::set_namespaces(&own, libc::CLONE_NEWPID).context(what)?;
+            }
+            Ok((pid, channel))
+        }
     }
 }
 
@@ -387,7 +388,7 @@ fn start_in_user_namespace(
     child_channel: Channel,
     flags: i32,
     undo: &mut Undo,
-) -> Result<((Pid, Channel), PidFd)> {
+) -> Result<(Pid, Channel)> {
     let what = || "unable to start init".to_owned();
     match fork(0, None).context(what)? {
         Fork::Child => {
@@ -419,7 +420,8 @@ fn start_in_user_namespace(
             match first {
                 Some(Message::Born(pid)) => {
                     let pid = Pid::from_raw(pid);
-                    Ok(((pid, channel), PidFd::open(pid).context(what)?))
+                    undo.init = Some((pid, PidFd::open(pid).context(what)?));
+                    Ok((pid, channel))
                 }
                 Some(Message::Failed(text)) => {
                     Err(Error::Init(format!("unable to start container process: {text}")))

@@ -128,7 +128,9 @@ fn set_up(plan: &mut Plan<'_>, channel: &Channel) -> Result<Program> {
     let rootfs = Rootfs::prepare(spec, plan.rootfs, plan.layers, plan.cgroup_paths, user)?;
     run_hooks(plan, channel)?;
     rootfs.enter(spec)?;
-    process::reopen_null(&rootfs)?;
+    if rootfs.own_devices {
+        process::reopen_null(&rootfs)?;
+    }
     let (_directory, _) = crate::rootfs::open_or_make(
         &rootfs,
         Path::new(&plan.process.cwd),

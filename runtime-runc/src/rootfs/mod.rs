@@ -34,6 +34,8 @@ use std::path::Path;
 pub struct Rootfs {
     root: OwnedFd,
     late: Vec<OwnedFd>,
+    /// `/dev` is ours, and not bound from elsewhere.
+    pub own_devices: bool,
 }
 
 impl Rootfs {
@@ -62,10 +64,11 @@ impl Rootfs {
             mounter.add(mount)?;
         }
         let late = mounter.late;
-        if needs_devices(spec) {
+        let own_devices = needs_devices(spec);
+        if own_devices {
             device::make_all(&root, &spec.linux.devices, user_namespace)?;
         }
-        Ok(Self { root, late })
+        Ok(Self { root, late, own_devices })
     }
 
     /// Makes it the root of the mount namespace.

@@ -1,0 +1,138 @@
+//! Terminals: the master goes to who asked, the container has a session on the other side.
+
+mod common;
+
+use common::{Bundle, wait_for};
+use serde_json::json;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+/// Runs a verb with a console socket, and returns the terminal's master.
+fn with_terminal(bundle: &Bundle, verb: &[&str], rest: &[&str]) -> File {
+    let path = bundle.directory.join("console");
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut command = bundle.worker();
+    command
+        .args(verb)
+        .arg("--console-socket")
+        .arg(&path)
+        .args(rest)
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit());
+    let mut child = command.spawn().unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    let (_, mut fds) = cleat_sys::fdpass::recv(&socket, &mut [0; 64]).unwrap();
+    assert!(child.wait().unwrap().success());
+    File::from(fds.remove(0))
+}
+
+fn read_until(master: &mut File, wanted: &str) -> String {
+    let (mut text, mut buffer) = (String::new(), [0; 512]);
+    while !text.contains(wanted) {
+        let count =
+            master.read(&mut buffer).unwrap_or_else(|error| panic!("{error} after {text:?}"));
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    text
+}
+
+fn bundle(script: &str) -> Bundle {
+    let mut bundle = Bundle::shell(script);
+    bundle.spec["process"]["terminal"] = true.into();
+    bundle.spec["process"]["consoleSize"] = json!({"height": 31, "width": 97});
+    bundle.write();
+    bundle
+}
+
+#[test]
+fn a_container_s_terminal_comes_by_the_console_socket() {
+    let bundle =
+        bundle("tty; stty size; echo x > /dev/console; read line; echo got $line; exec sleep 1000");
+    let directory = bundle.directory.to_str().unwrap();
+    let mut master =
+        with_terminal(&bundle, &["run", "--detach", "--bundle", directory], &[&bundle.id]);
+    let text = read_until(&mut master, "x\r\n");
+    assert!(text.starts_with("/dev/pts/0\r\n31 97\r\n"), "{text}");
+    master.write_all(b"hello\n").unwrap();
+    read_until(&mut master, "got hello");
+    // Control-C reaches the foreground group: the session is the container's, and this its controlling terminal.
+    master.write_all(b"\x03").unwrap();
+    let status = || bundle.status() == "stopped";
+    let _ = status; // init ignores signals it has no handler for
+    assert_eq!(bundle.status(), "running");
+}
+
+#[test]
+fn an_exec_s_terminal_comes_by_the_console_socket() {
+    let mut container = Bundle::shell("exec sleep 1000");
+    container.spec["process"]["terminal"] = false.into();
+    container.start();
+    let rest = [
+        "--tty",
+        &container.id,
+        "/bin/sh",
+        "-c",
+        "tty; read line; echo got $line; sleep 1000; echo over",
+    ];
+    let mut master = with_terminal(&container, &["exec", "--detach"], &rest);
+    read_until(&mut master, "/dev/pts/0\r\n");
+    master.write_all(b"hello\n").unwrap();
+    read_until(&mut master, "got hello");
+    master.write_all(b"\x03").unwrap();
+    let end = |master: &mut File| {
+        let mut rest = Vec::new();
+        // EIO is a terminal's end of file.
+        let _ = master.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
+    };
+    assert!(!end(&mut master).contains("over"), "control-C did not end it");
+}
+
+#[test]
+fn without_a_socket_the_worker_is_the_terminal_s_other_end() {
+    let bundle = bundle("tty; read line; echo got $line; exit 6");
+    let mut command = bundle.worker();
+    command
+        .args(["run", "--bundle"])
+        .arg(&bundle.directory)
+        .arg(&bundle.id)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"hello\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with("/dev/pts/0\r\n") || text.starts_with("hello\r\n"), "{text}");
+    assert!(text.ends_with("got hello\r\n"), "{text}");
+    assert_eq!(output.status.code(), Some(6));
+    wait_for("the state to go", || !bundle.verb("state", &[], &[]).status.success());
+}
+
+/// CVE-2025-52565: what lies at the terminal's places is checked, not trusted.
+#[test]
+fn a_forged_console_leads_nowhere() {
+    let mut bundle = bundle("true");
+    let victim = bundle.directory.join("victim");
+    std::fs::write(&victim, "untouched").unwrap();
+    let dev = bundle.directory.join("dev");
+    std::fs::create_dir_all(dev.join("pts")).unwrap();
+    std::os::unix::fs::symlink(&victim, dev.join("console")).unwrap();
+    std::fs::write(dev.join("pts/ptmx"), "").unwrap();
+    bundle.spec["linux"]["maskedPaths"] = json!([]);
+    bundle.spec["mounts"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    bundle.mount("/dev", "bind", &dev, "rbind");
+    bundle.write();
+    let mut command = bundle.worker();
+    command.args(["run", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("is not the multiplexer of a devpts"), "{text}");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+}
