@@ -269,9 +269,6 @@ fn the_worker_s_own_file_cannot_be_written() {
     // Init waits, and is the worker still: what a privileged process of the container would open, we do.
     let pid = bundle.state()["pid"].as_i64().unwrap();
     let exe = fs::File::open(format!("/proc/{pid}/exe")).unwrap();
-    assert!(
-        fs::read_link(format!("/proc/{pid}/exe")).unwrap().to_str().unwrap().contains("cleat-runc")
-    );
     succeeded(bundle.verb("delete", &[], &[]));
     // It runs no more (no ETXTBSY): the mount alone stands in the way.
     let again =
