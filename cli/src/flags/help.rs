@@ -41,7 +41,7 @@ fn right(flag: &Flag) -> String {
 }
 
 /// Breaks `text` at spaces so that it fits between `indent` and `width`; further lines are indented.
-pub fn wrapped(text: &str, indent: usize, width: usize) -> String {
+fn wrapped(text: &str, indent: usize, width: usize) -> String {
     let room = width.saturating_sub(indent).max(24);
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {

@@ -5,7 +5,7 @@
 mod help;
 mod kind;
 
-pub use help::{flag_usages, wrapped};
+pub use help::flag_usages;
 pub use kind::Kind;
 
 use crate::go;

@@ -1,0 +1,116 @@
+//! Signals passed on to the container instead of ending us.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::client::{Client, Query};
+
+static PROXIED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a command has taken the signals over.
+pub fn are_proxied() -> bool {
+    PROXIED.load(Ordering::Relaxed)
+}
+
+/// Every signal that can be passed on. Left out: those that cannot be caught, that report our own faults or children, and the
+/// ones terminals send for job control of ourselves.
+const NAMES: [(i32, &str); 19] = [
+    (libc::SIGHUP, "HUP"),
+    (libc::SIGINT, "INT"),
+    (libc::SIGQUIT, "QUIT"),
+    (libc::SIGTRAP, "TRAP"),
+    (libc::SIGABRT, "ABRT"),
+    (libc::SIGUSR1, "USR1"),
+    (libc::SIGUSR2, "USR2"),
+    (libc::SIGALRM, "ALRM"),
+    (libc::SIGTERM, "TERM"),
+    (libc::SIGCONT, "CONT"),
+    (libc::SIGTSTP, "TSTP"),
+    (libc::SIGTTIN, "TTIN"),
+    (libc::SIGTTOU, "TTOU"),
+    (libc::SIGXCPU, "XCPU"),
+    (libc::SIGVTALRM, "VTALRM"),
+    (libc::SIGPROF, "PROF"),
+    (libc::SIGWINCH, "WINCH"),
+    (libc::SIGIO, "IO"),
+    (libc::SIGPWR, "PWR"),
+];
+
+/// The signals, caught from now on.
+pub struct Proxy(Vec<(&'static str, Signal)>);
+
+impl Proxy {
+    /// Catches the signals.
+    pub fn new() -> Self {
+        PROXIED.store(true, Ordering::Relaxed);
+        let catch = |(number, name): &(i32, &'static str)| {
+            signal(SignalKind::from_raw(*number)).ok().map(|signal| (*name, signal))
+        };
+        Self(NAMES.iter().filter_map(catch).collect())
+    }
+
+    /// Sends each signal to `container` as it comes. Never ends.
+    pub async fn forward(mut self, client: &Client, container: &str) -> Infallible {
+        loop {
+            let name = {
+                let mut next: FuturesUnordered<_> = self
+                    .0
+                    .iter_mut()
+                    .map(|(name, signal)| {
+                        let name = *name;
+                        async move { signal.recv().await.map(|()| name) }
+                    })
+                    .collect();
+                next.next().await.flatten()
+            };
+            match name {
+                Some(name) => {
+                    let path = format!("/containers/{container}/kill");
+                    let _ = client.post(&path, &Query::of("signal", name)).await;
+                }
+                None => std::future::pending::<()>().await,
+            }
+        }
+    }
+}
+
+/// Keeps the size of a container's terminal that of ours. Never ends. `path` is the object's, such as `/exec/ID`.
+pub async fn follow_size(client: &Client, path: &str) -> Infallible {
+    let changes = signal(SignalKind::window_change());
+    if resize(client, path).await.is_err() {
+        let mut done = false;
+        for attempt in 1..=10 {
+            tokio::time::sleep(std::time::Duration::from_millis(10 * attempt)).await;
+            if resize(client, path).await.is_ok() {
+                done = true;
+                break;
+            }
+        }
+        if !done {
+            crate::print::err("failed to resize tty, using default size\n");
+        }
+    }
+    if let Ok(mut changes) = changes {
+        while changes.recv().await.is_some() {
+            let _ = resize(client, path).await;
+        }
+    }
+    std::future::pending().await
+}
+
+async fn resize(client: &Client, path: &str) -> Result<(), crate::client::Error> {
+    let Some((columns, rows)) = crate::terminal::size(std::io::stdout()) else { return Ok(()) };
+    resize_to(client, path, columns, rows).await
+}
+
+/// Sets the size of a container's terminal.
+///
+/// # Errors
+/// It is not running yet.
+pub async fn resize_to(client: &Client, path: &str, columns: u16, rows: u16) -> Result<(), crate::client::Error> {
+    let query = Query::of("h", rows.to_string()).with("w", columns.to_string());
+    client.post(&format!("{path}/resize"), &query).await.map(drop)
+}

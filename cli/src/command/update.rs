@@ -1,0 +1,133 @@
+//! `update`.
+
+use cleat_proto::docker::container::{HostConfig, RestartPolicy};
+use serde::Serialize;
+
+use super::{container_path, handler, joined};
+use crate::cli::{Arity, Call, Command};
+use crate::client::Query;
+use crate::error::Outcome;
+use crate::flags::{Flag, Kind, flag, short};
+use crate::opts::restart;
+use crate::print;
+
+pub static UPDATE: Command = Command {
+    usage: "[OPTIONS] CONTAINER [CONTAINER...]",
+    about: "Change the limits and the restart policy of containers",
+    names: "container update, update",
+    arity: Arity::AtLeast(1),
+    options_first: false,
+    flags: &[FLAGS],
+    run: handler!(run),
+};
+
+static FLAGS: &[Flag] = &[
+    flag("blkio-weight", Kind::Uint16, "Weight of block IO, 10 to 1000, or 0 for none").default("0"),
+    flag("cpu-period", Kind::Int, "Period of the CPU quota in microseconds"),
+    flag("cpu-quota", Kind::Int, "CPU time per period in microseconds"),
+    flag("cpu-rt-period", Kind::Int, "Period of the real-time CPU limit in microseconds").since("1.25"),
+    flag("cpu-rt-runtime", Kind::Int, "Real-time CPU time per period in microseconds").since("1.25"),
+    short('c', "cpu-shares", Kind::Int, "Relative weight of CPU time"),
+    flag("cpus", Kind::Cpus, "Number of CPUs, with fractions").since("1.29"),
+    flag("cpuset-cpus", Kind::Text, "CPUs to run on (0-3, 0,1)"),
+    flag("cpuset-mems", Kind::Text, "Memory nodes to use (0-3, 0,1)"),
+    flag("kernel-memory", Kind::Bytes, "Limit of kernel memory").hidden(),
+    short('m', "memory", Kind::Bytes, "Limit of memory"),
+    flag("memory-reservation", Kind::Bytes, "Soft limit of memory"),
+    flag("memory-swap", Kind::SwapBytes, "Limit of memory and swap together, -1 for none"),
+    flag("pids-limit", Kind::Int, "Limit of processes (-1 for none)").since("1.40"),
+    flag("restart", Kind::Text, "Restart policy"),
+];
+
+/// The body of `POST /containers/ID/update`: the limits of a host configuration, and nothing else of it.
+#[derive(Serialize)]
+struct UpdateRequest {
+    #[serde(flatten)]
+    resources: serde_json::Map<String, serde_json::Value>,
+    #[serde(rename = "RestartPolicy")]
+    restart_policy: RestartPolicy,
+}
+
+/// The keys of `Resources` in a host configuration. (Engine API, ContainerUpdate.)
+const RESOURCES: [&str; 31] = [
+    "CpuShares",
+    "Memory",
+    "NanoCpus",
+    "CgroupParent",
+    "BlkioWeight",
+    "BlkioWeightDevice",
+    "BlkioDeviceReadBps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteIOps",
+    "CpuPeriod",
+    "CpuQuota",
+    "CpuRealtimePeriod",
+    "CpuRealtimeRuntime",
+    "CpusetCpus",
+    "CpusetMems",
+    "Devices",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "KernelMemory",
+    "MemoryReservation",
+    "MemorySwap",
+    "MemorySwappiness",
+    "OomKillDisable",
+    "PidsLimit",
+    "Ulimits",
+    "CpuCount",
+    "CpuPercent",
+    "IOMaximumIOps",
+    "IOMaximumBandwidth",
+    "KernelMemoryTCP",
+];
+
+async fn run(call: Call) -> Outcome {
+    let flags = &call.flags;
+    if !FLAGS.iter().any(|flag| flags.changed(flag.name)) {
+        return Err("you must provide one or more flags when using this command".into());
+    }
+    let restart_policy = restart::parse(flags.text("restart"))?;
+    let limits = HostConfig {
+        blkio_weight: flags.int("blkio-weight") as u16,
+        cpu_period: flags.int("cpu-period"),
+        cpu_quota: flags.int("cpu-quota"),
+        cpu_realtime_period: flags.int("cpu-rt-period"),
+        cpu_realtime_runtime: flags.int("cpu-rt-runtime"),
+        cpuset_cpus: flags.text("cpuset-cpus").into(),
+        cpuset_mems: flags.text("cpuset-mems").into(),
+        cpu_shares: flags.int("cpu-shares"),
+        memory: flags.bytes("memory"),
+        memory_reservation: flags.bytes("memory-reservation"),
+        memory_swap: flags.bytes("memory-swap"),
+        kernel_memory: flags.bytes("kernel-memory"),
+        nano_cpus: flags.int("cpus"),
+        pids_limit: Some(flags.int("pids-limit")).filter(|limit| *limit != 0),
+        ..HostConfig::default()
+    };
+    let serde_json::Value::Object(all) = serde_json::to_value(&limits).unwrap_or_default() else {
+        return Err("cannot write the limits as JSON".into());
+    };
+    let resources = all.into_iter().filter(|(key, _)| RESOURCES.contains(&key.as_str())).collect();
+    let request = UpdateRequest { resources, restart_policy };
+    let client = call.client()?;
+    let (mut warnings, mut failures) = (Vec::new(), Vec::new());
+    for name in &call.args {
+        let answer = match client.post_json(&container_path(name, "/update")?, &Query::default(), &request).await {
+            Ok(response) => response.value().await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(answer) => {
+                print::line(name);
+                warnings.extend(answer.at("Warnings").items().iter().map(|warning| warning.text().to_owned()));
+            }
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    if !warnings.is_empty() {
+        print::line(&warnings.join("\n"));
+    }
+    joined(failures)
+}

@@ -1,0 +1,155 @@
+//! The client's configuration directory: `config.json` and the contexts. Reading only; what is broken is reported and passed over.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// What we use of `config.json`. Unknown keys are left alone.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Config {
+    /// Headers for every request.
+    #[serde(rename = "HttpHeaders")]
+    pub http_headers: BTreeMap<String, String>,
+    /// Credentials by registry.
+    pub auths: BTreeMap<String, Auth>,
+    /// Default detach keys.
+    pub detach_keys: String,
+    /// The context where none is named.
+    pub current_context: String,
+    /// Default formats.
+    pub ps_format: String,
+    /// As above, for `images`.
+    pub images_format: String,
+    /// As above, for `network ls`.
+    pub networks_format: String,
+    /// As above, for `volume ls`.
+    pub volumes_format: String,
+    /// As above, for `stats`.
+    pub stats_format: String,
+    /// Filters added to every prune.
+    pub prune_filters: Vec<String>,
+    /// Proxies to put into containers, by daemon; `default` for all others.
+    pub proxies: BTreeMap<String, Proxy>,
+}
+
+/// Credentials of one registry.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Auth {
+    /// base64 of `user:password`.
+    pub auth: String,
+    /// A token instead of a password.
+    pub identitytoken: String,
+    /// A bearer token.
+    pub registrytoken: String,
+}
+
+/// Proxies for containers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Proxy {
+    http_proxy: String,
+    https_proxy: String,
+    no_proxy: String,
+    ftp_proxy: String,
+    all_proxy: String,
+}
+
+/// The directory: `--config`, `DOCKER_CONFIG`, or `~/.docker`.
+pub fn directory(given: &str) -> PathBuf {
+    if !given.is_empty() {
+        return given.into();
+    }
+    match std::env::var("DOCKER_CONFIG") {
+        Ok(directory) if !directory.is_empty() => directory.into(),
+        _ => PathBuf::from(std::env::var("HOME").unwrap_or_default()).join(".docker"),
+    }
+}
+
+impl Config {
+    /// Reads `config.json` in `directory`. A missing file is empty; a broken one is reported on stderr.
+    pub fn load(directory: &std::path::Path) -> Self {
+        let path = directory.join("config.json");
+        let content = match std::fs::read(&path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::default(),
+            Err(error) => {
+                let reason = crate::go::path_error("open", &path.to_string_lossy(), &error);
+                eprintln!("WARNING: Error loading config file: {reason}");
+                return Self::default();
+            }
+        };
+        serde_json::from_slice(&content).unwrap_or_else(|error| {
+            let reason = parse_message(&content, &error);
+            eprintln!("WARNING: Error parsing config file ({}): {reason}", path.display());
+            Self::default()
+        })
+    }
+
+    /// The proxy variables for a container, as `KEY=VALUE`; those in `environment` stand.
+    pub fn proxy_variables(&self, host: &str, environment: &[String]) -> Vec<String> {
+        let mut variables = BTreeMap::new();
+        for word in environment {
+            let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(key, value)| (key, Some(value)));
+            variables.insert(key.to_owned(), value.map(str::to_owned));
+        }
+        let proxy = self.proxies.get(host).or_else(|| self.proxies.get("default"));
+        if let Some(proxy) = proxy {
+            for (key, value) in [
+                ("HTTP_PROXY", &proxy.http_proxy),
+                ("HTTPS_PROXY", &proxy.https_proxy),
+                ("NO_PROXY", &proxy.no_proxy),
+                ("FTP_PROXY", &proxy.ftp_proxy),
+                ("ALL_PROXY", &proxy.all_proxy),
+            ] {
+                if !value.is_empty() {
+                    for name in [key.to_owned(), key.to_lowercase()] {
+                        variables.entry(name).or_insert_with(|| Some(value.clone()));
+                    }
+                }
+            }
+        }
+        variables
+            .into_iter()
+            .map(|(key, value)| value.map_or_else(|| key.clone(), |value| format!("{key}={value}")))
+            .collect()
+    }
+}
+
+/// Go's words for the commonest fault.
+fn parse_message(content: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "unexpected end of JSON input".into();
+    }
+    let before: usize =
+        content.split(|byte| *byte == b'\n').take(error.line().saturating_sub(1)).map(|line| line.len() + 1).sum();
+    match content.get(before + error.column().saturating_sub(1)) {
+        Some(byte) if error.is_syntax() => {
+            let place = if error.to_string().starts_with("key must be") {
+                "looking for beginning of object key string"
+            } else {
+                "looking for beginning of value"
+            };
+            format!("invalid character {} {place}", crate::go::quote_rune(*byte as char))
+        }
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_come_in_both_spellings_unless_set() {
+        let config: Config =
+            serde_json::from_str(r#"{"proxies":{"default":{"httpProxy":"http://p:1","noProxy":"*.local"}}}"#).unwrap();
+        let variables = config.proxy_variables("unix:///x", &["no_proxy=mine".into(), "B".into()]);
+        assert_eq!(
+            variables,
+            ["B", "HTTP_PROXY=http://p:1", "NO_PROXY=*.local", "http_proxy=http://p:1", "no_proxy=mine"]
+        );
+    }
+}
