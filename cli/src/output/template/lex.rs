@@ -32,13 +32,18 @@ pub enum TokenKind {
     Declare,
     Other(char),
     End,
+    /// The text cannot be split further, and why. It counts only if the parser gets this far.
+    Error(String),
 }
 
 /// Splits a template into tokens.
-pub fn tokens(text: &str) -> Result<Vec<Token>, String> {
+pub fn tokens(text: &str) -> Vec<Token> {
     let mut lexer = Lexer { text, at: 0, tokens: Vec::new(), parens: 0 };
-    lexer.run()?;
-    Ok(lexer.tokens)
+    if let Err(message) = lexer.run() {
+        let at = lexer.at;
+        lexer.push(at, TokenKind::Error(message));
+    }
+    lexer.tokens
 }
 
 struct Lexer<'a> {

@@ -61,7 +61,7 @@ pub enum OperandKind {
 /// Parses a whole template.
 pub fn parse(text: &str) -> Result<Vec<Node>, String> {
     let mut parser =
-        Parser { text, tokens: lex::tokens(text)?, next: 0, variables: vec!["$".into()], loops: 0 };
+        Parser { text, tokens: lex::tokens(text), next: 0, variables: vec!["$".into()], loops: 0 };
     let (nodes, end) = parser.list()?;
     match end {
         Ended::Text => Ok(nodes),
@@ -137,6 +137,7 @@ impl Parser<'_> {
     fn unexpected<R>(&self, token: &Token, context: &str) -> Result<R, String> {
         let shown = match &token.kind {
             T::End => return self.fail("unexpected EOF"),
+            T::Error(message) => return Err(message.clone()),
             T::Close => "\"}}\"".to_owned(),
             kind => crate::go::quote(&source(kind)),
         };
@@ -436,6 +437,7 @@ fn source(kind: &T) -> String {
         T::Declare => ":=".into(),
         T::Other(character) => character.to_string(),
         T::End => "EOF".into(),
+        T::Error(message) => message.clone(),
     }
 }
 
