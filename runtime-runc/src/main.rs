@@ -20,6 +20,7 @@ mod cli;
 mod console;
 mod create;
 mod delete;
+mod docker_init;
 mod error;
 mod exec;
 mod features;
@@ -44,8 +45,8 @@ mod update;
 
 use cli::Arguments;
 use error::{Error, Result};
-use std::path::PathBuf;
-use std::process::exit;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, exit};
 
 /// Where containers are remembered without `--root`.
 const DEFAULT_ROOT: &str = "/run/cleat-runc";
@@ -57,7 +58,11 @@ pub struct Global {
     pub root: PathBuf,
 }
 
-fn main() {
+fn main() -> ExitCode {
+    let called_as = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&called_as).file_name() == Some(docker_init::NAME.as_ref()) {
+        return docker_init::run(std::env::args_os().skip(1));
+    }
     let words: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let (global, verb, words) = match begin(&words) {

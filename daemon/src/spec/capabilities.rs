@@ -85,7 +85,9 @@ fn parse(list: &Option<StrSlice>, option: &str, available: u64) -> Result<(Names
         }
         let wanted = upper.strip_prefix("CAP_").unwrap_or(&upper);
         let Some(number) = ALL.iter().position(|name| *name == wanted) else {
-            return Err(Error::Invalid(format!("invalid {option}: unknown capability: \"CAP_{wanted}\"")));
+            return Err(Error::Invalid(format!(
+                "invalid {option}: unknown capability: \"CAP_{wanted}\""
+            )));
         };
         if available & (1 << number) == 0 {
             return Err(Error::Invalid(format!(
@@ -102,7 +104,12 @@ fn parse(list: &Option<StrSlice>, option: &str, available: u64) -> Result<(Names
 /// # Errors
 /// As Docker words them, for what `CapAdd` and `CapDrop` name.
 pub fn granted(host: &HostConfig, available: u64) -> Result<Names, Error> {
-    let every = || ALL.into_iter().enumerate().filter(|(number, _)| available & (1 << number) != 0).map(|(_, name)| name);
+    let every = || {
+        ALL.into_iter()
+            .enumerate()
+            .filter(|(number, _)| available & (1 << number) != 0)
+            .map(|(_, name)| name)
+    };
     let (add, add_all) = parse(&host.cap_add, "CapAdd", available)?;
     let (drop, drop_all) = parse(&host.cap_drop, "CapDrop", available)?;
     if host.privileged {
@@ -121,8 +128,10 @@ pub fn granted(host: &HostConfig, available: u64) -> Result<Names, Error> {
 
 /// Returns the sets of the container's first process. Inheritable and ambient stay empty: CVE-2022-24769, CVE-2016-8867.
 pub fn sets(names: &[&str]) -> LinuxCapabilities {
-    let set: Capabilities =
-        names.iter().filter_map(|name| serde_json::from_value::<Capability>(format!("CAP_{name}").into()).ok()).collect();
+    let set: Capabilities = names
+        .iter()
+        .filter_map(|name| serde_json::from_value::<Capability>(format!("CAP_{name}").into()).ok())
+        .collect();
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(Some(set.clone()))
         .set_effective(Some(set.clone()))
@@ -146,7 +155,8 @@ mod tests {
     const FULL: u64 = (1 << 41) - 1;
 
     fn host(add: &[&str], drop: &[&str]) -> HostConfig {
-        let list = |names: &[&str]| Some(StrSlice(names.iter().map(|&name| name.to_owned()).collect()));
+        let list =
+            |names: &[&str]| Some(StrSlice(names.iter().map(|&name| name.to_owned()).collect()));
         HostConfig { cap_add: list(add), cap_drop: list(drop), ..HostConfig::default() }
     }
 
@@ -169,10 +179,26 @@ mod tests {
 
     #[test]
     fn a_name_counts_once_and_in_any_form() {
-        check(&["CAP_CHOWN", "net_admin"], &["KILL"], &[
-            "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-            "NET_BIND_SERVICE", "SYS_CHROOT", "AUDIT_WRITE", "NET_ADMIN",
-        ]);
+        check(
+            &["CAP_CHOWN", "net_admin"],
+            &["KILL"],
+            &[
+                "CHOWN",
+                "DAC_OVERRIDE",
+                "FSETID",
+                "FOWNER",
+                "MKNOD",
+                "NET_RAW",
+                "SETGID",
+                "SETUID",
+                "SETFCAP",
+                "SETPCAP",
+                "NET_BIND_SERVICE",
+                "SYS_CHROOT",
+                "AUDIT_WRITE",
+                "NET_ADMIN",
+            ],
+        );
     }
 
     #[test]

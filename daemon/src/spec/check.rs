@@ -56,14 +56,28 @@ fn check_config(config: &Config) -> Result<(), Error> {
         format!("the working directory '{directory}' is invalid, it needs to be an absolute path"),
     )?;
     for entry in config.env.iter().flatten() {
-        refuse(entry.is_empty() || entry.starts_with('='), format!("invalid environment variable: {entry}"))?;
+        refuse(
+            entry.is_empty() || entry.starts_with('='),
+            format!("invalid environment variable: {entry}"),
+        )?;
         refuse(entry.contains('\0'), "invalid environment variable: it contains a NUL byte")?;
     }
     let words = config.cmd.iter().chain(&config.entrypoint).flat_map(|list| &list.0);
-    refuse(words.into_iter().any(|word| word.contains('\0')), "invalid command: it contains a NUL byte")?;
-    for (what, name, longest) in [("hostname", &config.hostname, 64), ("domainname", &config.domainname, 64)] {
-        let fits = name.len() <= longest && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-        refuse(!fits, format!("invalid {what} {name:?}: at most {longest} letters, digits, '-', '_' and '.' are allowed"))?;
+    refuse(
+        words.into_iter().any(|word| word.contains('\0')),
+        "invalid command: it contains a NUL byte",
+    )?;
+    for (what, name, longest) in
+        [("hostname", &config.hostname, 64), ("domainname", &config.domainname, 64)]
+    {
+        let fits = name.len() <= longest
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        refuse(
+            !fits,
+            format!(
+                "invalid {what} {name:?}: at most {longest} letters, digits, '-', '_' and '.' are allowed"
+            ),
+        )?;
     }
     config.healthcheck.as_ref().map_or(Ok(()), check_health)
 }
@@ -75,7 +89,10 @@ fn check_health(health: &HealthConfig) -> Result<(), Error> {
         ("StartPeriod", health.start_period),
         ("StartInterval", health.start_interval),
     ] {
-        refuse(value != 0 && value < MILLISECOND, format!("{name} in Healthcheck cannot be less than 1ms"))?;
+        refuse(
+            value != 0 && value < MILLISECOND,
+            format!("{name} in Healthcheck cannot be less than 1ms"),
+        )?;
     }
     refuse(health.retries < 0, "Retries in Healthcheck cannot be negative")?;
     let kind = health.test.as_ref().and_then(|test| test.first()).map_or("", String::as_str);
@@ -93,7 +110,10 @@ pub fn check_resources(host: &HostConfig, update: bool) -> Result<(), Error> {
     check_memory(host, update)?;
     check_cpu(host)?;
     let weight = host.blkio_weight;
-    refuse(weight > 0 && !(10..=1000).contains(&weight), "Range of blkio weight is from 10 to 1000")?;
+    refuse(
+        weight > 0 && !(10..=1000).contains(&weight),
+        "Range of blkio weight is from 10 to 1000",
+    )?;
     refuse(
         host.io_maximum_bandwidth != 0 || host.io_maximum_iops != 0,
         "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
@@ -117,7 +137,10 @@ fn check_memory(host: &HostConfig, update: bool) -> Result<(), Error> {
             format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100"),
         )?;
     }
-    refuse(reservation > 0 && reservation < MIN_MEMORY, "Minimum memory reservation allowed is 6MB")?;
+    refuse(
+        reservation > 0 && reservation < MIN_MEMORY,
+        "Minimum memory reservation allowed is 6MB",
+    )?;
     refuse(
         memory > 0 && reservation > 0 && memory < reservation,
         "Minimum memory limit can not be less than memory reservation limit, see usage",
@@ -130,7 +153,10 @@ fn check_cpu(host: &HostConfig) -> Result<(), Error> {
         nano > 0 && host.cpu_period > 0,
         "Conflicting options: Nano CPUs and CPU Period cannot both be set",
     )?;
-    refuse(nano > 0 && host.cpu_quota > 0, "Conflicting options: Nano CPUs and CPU Quota cannot both be set")?;
+    refuse(
+        nano > 0 && host.cpu_quota > 0,
+        "Conflicting options: Nano CPUs and CPU Quota cannot both be set",
+    )?;
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     refuse(
         nano < 0 || i128::from(nano) > cpus as i128 * 1_000_000_000,
@@ -169,11 +195,18 @@ fn check_cpuset(what: &str, plural: &str, wanted: &str, online: &str) -> Result<
         return Ok(());
     }
     let Some(asked) = ranges(wanted) else {
-        return Err(Error::Invalid(format!("Invalid value {wanted} for cpuset {what}: invalid format: {wanted}")));
+        return Err(Error::Invalid(format!(
+            "Invalid value {wanted} for cpuset {what}: invalid format: {wanted}"
+        )));
     };
     let there = ranges(online).unwrap_or_default();
-    let missing = asked.iter().any(|(first, last)| !there.iter().any(|(from, to)| from <= first && last <= to));
-    refuse(missing, format!("Requested {plural} are not available - requested {wanted}, available: {online}"))
+    let missing = asked
+        .iter()
+        .any(|(first, last)| !there.iter().any(|(from, to)| from <= first && last <= to));
+    refuse(
+        missing,
+        format!("Requested {plural} are not available - requested {wanted}, available: {online}"),
+    )
 }
 
 fn check_security(host: &HostConfig) -> Result<(), Error> {
@@ -181,7 +214,10 @@ fn check_security(host: &HostConfig) -> Result<(), Error> {
     let granted = capabilities::granted(host, available)?;
     let options = security_opt::parse(host.security_opt.as_deref().unwrap_or_default())?;
     if let security_opt::Seccomp::Profile(text) = &options.seccomp {
-        seccomp::custom(text, &seccomp::Situation { capabilities: &granted, kernel: (u32::MAX, 0) })?;
+        seccomp::custom(
+            text,
+            &seccomp::Situation { capabilities: &granted, kernel: (u32::MAX, 0) },
+        )?;
     }
     Ok(())
 }
@@ -201,12 +237,18 @@ const IPC_SYSCTLS: [&str; 8] = [
 fn check_sysctls(host: &HostConfig) -> Result<(), Error> {
     let empty = BTreeMap::new();
     for (name, value) in host.sysctls.as_ref().unwrap_or(&empty) {
-        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte)) && !name.contains("..");
+        let plain =
+            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
+                && !name.contains("..");
         refuse(!plain, format!("invalid sysctl name {name:?}"))?;
-        refuse(value.contains(['\n', '\0']), format!("invalid value of the sysctl {name}: it has more than one line"))?;
+        refuse(
+            value.contains(['\n', '\0']),
+            format!("invalid value of the sysctl {name}: it has more than one line"),
+        )?;
         // Both separators mean the same: sysctl(8).
         let dotted = name.replace('/', ".");
-        let foreign = || Error::Invalid(format!("sysctl {name:?} is not in a separate kernel namespace"));
+        let foreign =
+            || Error::Invalid(format!("sysctl {name:?} is not in a separate kernel namespace"));
         if IPC_SYSCTLS.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
             if host.ipc_mode == "host" {
                 return Err(foreign());
@@ -236,14 +278,21 @@ mod tests {
     }
 
     fn sysctl(name: &str, value: &str) -> HostConfig {
-        HostConfig { sysctls: Some([(name.to_owned(), value.to_owned())].into()), ..HostConfig::default() }
+        HostConfig {
+            sysctls: Some([(name.to_owned(), value.to_owned())].into()),
+            ..HostConfig::default()
+        }
     }
 
     #[test]
     fn memory_limits_fit_each_other() {
-        let host = |memory, memory_swap| HostConfig { memory, memory_swap, ..HostConfig::default() };
+        let host =
+            |memory, memory_swap| HostConfig { memory, memory_swap, ..HostConfig::default() };
         check_host(host(1, 0), Err("Minimum memory limit allowed is 6MB"));
-        check_host(host(64 << 20, 32 << 20), Err("Minimum memoryswap limit should be larger than memory limit, see usage"));
+        check_host(
+            host(64 << 20, 32 << 20),
+            Err("Minimum memoryswap limit should be larger than memory limit, see usage"),
+        );
         check_host(
             host(0, 64 << 20),
             Err("You should always set the Memory limit when using Memoryswap limit, see usage"),
@@ -269,7 +318,10 @@ mod tests {
             Err("sysctl \"kernel.core_pattern\" is not in a separate kernel namespace"),
         );
         assert!(check(&Config::default(), &sysctl("net/../kernel/core_pattern", "x")).is_err());
-        assert!(check(&Config::default(), &sysctl("net.ipv4.ip_forward", "0\n+kernel.core_pattern=x")).is_err());
+        assert!(
+            check(&Config::default(), &sysctl("net.ipv4.ip_forward", "0\n+kernel.core_pattern=x"))
+                .is_err()
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Docker's default profile as a table of our own: what every container may call, and what comes with a capability.
 
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArgBuilder, LinuxSeccompOperator,
+    LinuxSyscall,
 };
 
 use super::seccomp::Situation;
@@ -47,9 +48,12 @@ writev
 /// What comes with a capability.
 const WITH: [(&str, &str); 14] = [
     ("DAC_READ_SEARCH", "open_by_handle_at"),
-    ("SYS_ADMIN", "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr \
+    (
+        "SYS_ADMIN",
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr \
          lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree perf_event_open quotactl \
-         quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare"),
+         quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
+    ),
     ("SYS_BOOT", "reboot"),
     ("SYS_CHROOT", "chroot"),
     ("SYS_MODULE", "delete_module finit_module init_module"),
@@ -67,7 +71,10 @@ const WITH: [(&str, &str); 14] = [
 /// Calls that only an architecture has.
 const ON: [(&str, &str); 2] = [
     ("x86_64", "arch_prctl modify_ldt"),
-    ("aarch64", "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2"),
+    (
+        "aarch64",
+        "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2",
+    ),
 ];
 
 /// Tracing is safe past a filter only since this kernel: seccomp(2), "ptrace".
@@ -88,13 +95,24 @@ const ENOSYS: u32 = 38;
 
 fn allow(names: &str) -> LinuxSyscall {
     let mut rule = LinuxSyscall::default();
-    rule.set_names(names.split_whitespace().map(str::to_owned).collect()).set_action(LinuxSeccompAction::ScmpActAllow);
+    rule.set_names(names.split_whitespace().map(str::to_owned).collect())
+        .set_action(LinuxSeccompAction::ScmpActAllow);
     rule
 }
 
-fn allow_if(name: &str, index: usize, op: LinuxSeccompOperator, value: u64, value_two: Option<u64>) -> LinuxSyscall {
-    let mut arg = LinuxSeccompArg::default();
-    arg.set_index(index).set_op(op).set_value(value).set_value_two(value_two);
+fn allow_if(
+    name: &str,
+    index: usize,
+    op: LinuxSeccompOperator,
+    value: u64,
+    value_two: Option<u64>,
+) -> LinuxSyscall {
+    let arg = LinuxSeccompArgBuilder::default().index(index).op(op).value(value);
+    let arg = match value_two {
+        Some(value) => arg.value_two(value),
+        None => arg,
+    };
+    let arg = arg.build().expect("every field of the builder has a default");
     let mut rule = allow(name);
     rule.set_args(Some(vec![arg]));
     rule
@@ -111,10 +129,22 @@ pub(super) fn profile(situation: &Situation<'_>) -> LinuxSeccomp {
     for domain in PERSONALITIES {
         rules.push(allow_if("personality", 0, LinuxSeccompOperator::ScmpCmpEq, domain, None));
     }
-    rules.extend(ON.iter().filter(|(arch, _)| *arch == std::env::consts::ARCH).map(|(_, names)| allow(names)));
-    rules.extend(WITH.iter().filter(|(capability, _)| has(capability)).map(|(_, names)| allow(names)));
+    rules.extend(
+        ON.iter()
+            .filter(|(arch, _)| *arch == std::env::consts::ARCH)
+            .map(|(_, names)| allow(names)),
+    );
+    rules.extend(
+        WITH.iter().filter(|(capability, _)| has(capability)).map(|(_, names)| allow(names)),
+    );
     if !has("SYS_ADMIN") {
-        rules.push(allow_if("clone", 0, LinuxSeccompOperator::ScmpCmpMaskedEq, NEW_NAMESPACES, Some(0)));
+        rules.push(allow_if(
+            "clone",
+            0,
+            LinuxSeccompOperator::ScmpCmpMaskedEq,
+            NEW_NAMESPACES,
+            Some(0),
+        ));
         // clone3's flags are behind a pointer, so it cannot be judged; ENOSYS makes libraries fall back to clone.
         let mut clone3 = allow("clone3");
         clone3.set_action(LinuxSeccompAction::ScmpActErrno).set_errno_ret(Some(ENOSYS));

@@ -20,14 +20,26 @@ const FUSE: (i64, i64) = (10, 229);
 const MAX_DEPTH: usize = 8;
 const MAX_NODES: usize = 4096;
 
-fn rule(allow: bool, kind: Option<LinuxDeviceType>, major: Option<i64>, minor: Option<i64>, access: &str) -> LinuxDeviceCgroup {
+fn rule(
+    allow: bool,
+    kind: Option<LinuxDeviceType>,
+    major: Option<i64>,
+    minor: Option<i64>,
+    access: &str,
+) -> LinuxDeviceCgroup {
     let mut rule = LinuxDeviceCgroup::default();
-    rule.set_allow(allow).set_typ(kind).set_major(major).set_minor(minor).set_access(Some(access.to_owned()));
+    rule.set_allow(allow)
+        .set_typ(kind)
+        .set_major(major)
+        .set_minor(minor)
+        .set_access(Some(access.to_owned()));
     rule
 }
 
 fn default_rules() -> Vec<LinuxDeviceCgroup> {
-    let character = |allow, (major, minor)| rule(allow, Some(LinuxDeviceType::C), Some(major), Some(minor), "rwm");
+    let character = |allow, (major, minor)| {
+        rule(allow, Some(LinuxDeviceType::C), Some(major), Some(minor), "rwm")
+    };
     let mut rules = vec![rule(false, None, None, None, "rwm")];
     rules.extend(ALLOWED.map(|numbers| character(true, numbers)));
     rules.push(character(false, FUSE));
@@ -57,7 +69,13 @@ fn node(path: &Path, shown_at: PathBuf) -> std::io::Result<Option<LinuxDevice>> 
 }
 
 /// Finds the nodes below a directory; what cannot be read is passed over. `skip` names directories and files left out.
-fn below(directory: &Path, shown_at: &Path, depth: usize, skip: &dyn Fn(&str) -> bool, found: &mut Vec<LinuxDevice>) {
+fn below(
+    directory: &Path,
+    shown_at: &Path,
+    depth: usize,
+    skip: &dyn Fn(&str) -> bool,
+    found: &mut Vec<LinuxDevice>,
+) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     let mut entries: Vec<_> = entries.flatten().collect();
     entries.sort_by_key(fs::DirEntry::file_name);
@@ -81,7 +99,9 @@ fn below(directory: &Path, shown_at: &Path, depth: usize, skip: &dyn Fn(&str) ->
 fn mapped(mapping: &DeviceMapping) -> Result<Vec<LinuxDevice>, Error> {
     let refused = |why: &str| {
         let path = &mapping.path_on_host;
-        Error::Invalid(format!("error gathering device information while adding custom device {path:?}: {why}"))
+        Error::Invalid(format!(
+            "error gathering device information while adding custom device {path:?}: {why}"
+        ))
     };
     let inside = match mapping.path_in_container.as_str() {
         "" => Path::new(&mapping.path_on_host),
@@ -92,7 +112,9 @@ fn mapped(mapping: &DeviceMapping) -> Result<Vec<LinuxDevice>, Error> {
     }
     let resolved = match fs::canonicalize(&mapping.path_on_host) {
         Ok(path) => path,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(refused("no such file or directory")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(refused("no such file or directory"));
+        }
         Err(error) => return Err(refused(&error.to_string())),
     };
     let mut found = Vec::new();
@@ -109,7 +131,9 @@ pub fn access(text: &str) -> Result<&str, Error> {
     match text {
         "" => Ok("rwm"),
         text if text.bytes().all(|letter| b"rwm".contains(&letter)) && text.len() <= 3 => Ok(text),
-        text => Err(Error::Invalid(format!("invalid device permissions: {text:?}: only r, w and m are known"))),
+        text => Err(Error::Invalid(format!(
+            "invalid device permissions: {text:?}: only r, w and m are known"
+        ))),
     }
 }
 
@@ -117,7 +141,9 @@ pub fn access(text: &str) -> Result<&str, Error> {
 pub fn cgroup_rule(text: &str) -> Result<LinuxDeviceCgroup, Error> {
     let invalid = || Error::Invalid(format!("invalid device cgroup rule format: '{text}'"));
     let mut parts = text.split(' ');
-    let (Some(kind), Some(numbers), Some(letters), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(kind), Some(numbers), Some(letters), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(invalid());
     };
     let kind = match kind {
@@ -151,10 +177,14 @@ pub fn build(host: &HostConfig) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgro
         let mut nodes = Vec::new();
         // What the container gets instances of its own of, and what is no device of the machine's.
         let skip = |name: &str| {
-            matches!(name, "pts" | "shm" | "fd" | "mqueue" | "console" | ".lxc" | ".lxd-mounts" | ".udev")
+            matches!(
+                name,
+                "pts" | "shm" | "fd" | "mqueue" | "console" | ".lxc" | ".lxd-mounts" | ".udev"
+            )
         };
         below(Path::new("/dev"), Path::new("/dev"), 0, &skip, &mut nodes);
-        for mapping in mappings.filter(|mapping| mapping.path_on_host != mapping.path_in_container) {
+        for mapping in mappings.filter(|mapping| mapping.path_on_host != mapping.path_in_container)
+        {
             nodes.extend(mapped(mapping)?);
         }
         let mut rules = default_rules();
@@ -165,7 +195,13 @@ pub fn build(host: &HostConfig) -> Result<(Vec<LinuxDevice>, Vec<LinuxDeviceCgro
     for mapping in mappings {
         let access = access(&mapping.cgroup_permissions)?;
         for device in mapped(mapping)? {
-            rules.push(rule(true, Some(device.typ()), Some(device.major()), Some(device.minor()), access));
+            rules.push(rule(
+                true,
+                Some(device.typ()),
+                Some(device.major()),
+                Some(device.minor()),
+                access,
+            ));
             nodes.push(device);
         }
     }
@@ -191,8 +227,14 @@ mod tests {
     #[test]
     fn a_mapped_device_has_its_numbers_and_its_rule() {
         let (nodes, rules) = build(&mapping("/dev/null", "/dev/hole", "rw")).unwrap();
-        assert_eq!((nodes[0].path().as_path(), nodes[0].major(), nodes[0].minor()), (Path::new("/dev/hole"), 1, 3));
-        assert_eq!(rules.last().unwrap(), &rule(true, Some(LinuxDeviceType::C), Some(1), Some(3), "rw"));
+        assert_eq!(
+            (nodes[0].path().as_path(), nodes[0].major(), nodes[0].minor()),
+            (Path::new("/dev/hole"), 1, 3)
+        );
+        assert_eq!(
+            rules.last().unwrap(),
+            &rule(true, Some(LinuxDeviceType::C), Some(1), Some(3), "rw")
+        );
     }
 
     #[test]
@@ -217,8 +259,19 @@ mod tests {
 
     #[test]
     fn rules_are_read_as_docker_reads_them() {
-        assert_eq!(cgroup_rule("c 1:* rwm").unwrap(), rule(true, Some(LinuxDeviceType::C), Some(1), Some(-1), "rwm"));
-        for wrong in ["bogus rule", "c 1 rwm", "x 1:1 r", "c 1:1 q", "c 1:1 ", "c -1:1 r", "c 1:1 r\nc 2:2 r"] {
+        assert_eq!(
+            cgroup_rule("c 1:* rwm").unwrap(),
+            rule(true, Some(LinuxDeviceType::C), Some(1), Some(-1), "rwm")
+        );
+        for wrong in [
+            "bogus rule",
+            "c 1 rwm",
+            "x 1:1 r",
+            "c 1:1 q",
+            "c 1:1 ",
+            "c -1:1 r",
+            "c 1:1 r\nc 2:2 r",
+        ] {
             assert_eq!(
                 cgroup_rule(wrong).unwrap_err().to_string(),
                 format!("invalid device cgroup rule format: '{wrong}'")

@@ -47,7 +47,12 @@ fn defaults(input: &Input<'_>, writable_cgroups: bool) -> Vec<OciMount> {
     match &input.shm {
         Shm::Private { size_bytes } => {
             let size = format!("size={size_bytes}");
-            mounts.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
+            mounts.push(mount(
+                "/dev/shm",
+                "tmpfs",
+                "shm",
+                &["nosuid", "noexec", "nodev", "mode=1777", &size],
+            ));
         }
         Shm::Bind(source) => {
             mounts.push(bind("/dev/shm", source.clone(), vec!["rbind".into(), "rprivate".into()]));
@@ -64,9 +69,8 @@ fn tmpfs_options(asked: &[String]) -> Vec<String> {
         "nosuid" | "suid" => "suid".to_owned(),
         "nodev" | "dev" => "dev".to_owned(),
         "ro" | "rw" => "rw".to_owned(),
-        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable" => {
-            "propagation".to_owned()
-        }
+        "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable"
+        | "runbindable" => "propagation".to_owned(),
         other => other.split('=').next().unwrap_or(other).to_owned(),
     };
     let mut merged: Vec<String> = Vec::new();
@@ -115,9 +119,12 @@ fn files(input: &Input<'_>) -> Vec<Mount> {
         ("/etc/hostname", &input.files.hostname),
         ("/etc/hosts", &input.files.hosts),
     ];
-    let wanted = files.into_iter().filter_map(|(destination, path)| Some((destination, path.clone()?)));
+    let wanted =
+        files.into_iter().filter_map(|(destination, path)| Some((destination, path.clone()?)));
     wanted
-        .filter(|(destination, _)| !input.mounts.iter().any(|mount| mount.destination == *destination))
+        .filter(|(destination, _)| {
+            !input.mounts.iter().any(|mount| mount.destination == *destination)
+        })
         .map(|(destination, path)| Mount {
             destination: destination.to_owned(),
             source: MountSource::Bind { path, non_recursive: false },
@@ -162,7 +169,8 @@ pub fn build(input: &Input<'_>, writable_cgroups: bool) -> (Vec<OciMount>, Optio
 
 /// A mount that propagates needs a root that does not keep it from doing so.
 fn root_propagation(mounts: &[Mount]) -> Option<&'static str> {
-    let has = |words: [&str; 2]| mounts.iter().any(|mount| words.contains(&mount.propagation.as_str()));
+    let has =
+        |words: [&str; 2]| mounts.iter().any(|mount| words.contains(&mount.propagation.as_str()));
     if has(["shared", "rshared"]) {
         Some("shared")
     } else if has(["slave", "rslave"]) {
@@ -185,7 +193,10 @@ mod tests {
     #[test]
     fn a_tmpfs_has_dockers_defaults_unless_told_otherwise() {
         check_tmpfs(&["size=1m"], &["noexec", "nosuid", "nodev", "rprivate", "size=1m"]);
-        check_tmpfs(&["exec", "size=1", "size=2"], &["nosuid", "nodev", "rprivate", "exec", "size=2"]);
+        check_tmpfs(
+            &["exec", "size=1", "size=2"],
+            &["nosuid", "nodev", "rprivate", "exec", "size=2"],
+        );
     }
 
     #[test]

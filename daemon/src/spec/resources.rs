@@ -4,8 +4,9 @@ use std::os::unix::fs::MetadataExt;
 
 use cleat_proto::docker::container::{HostConfig, ThrottleDevice, Ulimit, WeightDevice};
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice, LinuxWeightDevice, PosixRlimit,
-    PosixRlimitType,
+    LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice,
+    LinuxThrottleDeviceBuilder, LinuxWeightDevice, LinuxWeightDeviceBuilder, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType,
 };
 
 use super::Error;
@@ -50,7 +51,9 @@ fn cpu(host: &HostConfig) -> LinuxCpu {
     cpu.set_shares(u64::try_from(host.cpu_shares).ok().filter(|&shares| shares > 0))
         .set_period(u64::try_from(host.cpu_period).ok().filter(|&period| period > 0))
         .set_quota(Some(host.cpu_quota).filter(|&quota| quota != 0))
-        .set_realtime_period(u64::try_from(host.cpu_realtime_period).ok().filter(|&period| period > 0))
+        .set_realtime_period(
+            u64::try_from(host.cpu_realtime_period).ok().filter(|&period| period > 0),
+        )
         .set_realtime_runtime(Some(host.cpu_realtime_runtime).filter(|&runtime| runtime != 0))
         .set_cpus(text(&host.cpuset_cpus))
         .set_mems(text(&host.cpuset_mems));
@@ -79,7 +82,10 @@ fn block_io(host: &HostConfig) -> Result<LinuxBlockIo, Error> {
     Ok(io)
 }
 
-fn listed<T, U>(list: &Option<Vec<T>>, read: impl Fn(&T) -> Result<U, Error>) -> Result<Option<Vec<U>>, Error> {
+fn listed<T, U>(
+    list: &Option<Vec<T>>,
+    read: impl Fn(&T) -> Result<U, Error>,
+) -> Result<Option<Vec<U>>, Error> {
     let Some(list) = list.as_ref().filter(|list| !list.is_empty()) else { return Ok(None) };
     list.iter().map(read).collect::<Result<Vec<U>, Error>>().map(Some)
 }
@@ -92,16 +98,22 @@ fn numbers(path: &str) -> Result<(i64, i64), Error> {
 
 fn weight(device: &WeightDevice) -> Result<LinuxWeightDevice, Error> {
     let (major, minor) = numbers(&device.path)?;
-    let mut limit = LinuxWeightDevice::default();
-    limit.set_major(major).set_minor(minor).set_weight(Some(device.weight));
-    Ok(limit)
+    Ok(LinuxWeightDeviceBuilder::default()
+        .major(major)
+        .minor(minor)
+        .weight(device.weight)
+        .build()
+        .expect("every field that has no default is given"))
 }
 
 fn throttle(device: &ThrottleDevice) -> Result<LinuxThrottleDevice, Error> {
     let (major, minor) = numbers(&device.path)?;
-    let mut limit = LinuxThrottleDevice::default();
-    limit.set_major(major).set_minor(minor).set_rate(device.rate);
-    Ok(limit)
+    Ok(LinuxThrottleDeviceBuilder::default()
+        .major(major)
+        .minor(minor)
+        .rate(device.rate)
+        .build()
+        .expect("every field that has no default is given"))
 }
 
 /// Reads one `--ulimit`; -1 is no limit.
@@ -119,10 +131,13 @@ pub fn rlimit(ulimit: &Ulimit) -> Result<PosixRlimit, Error> {
             ulimit.name
         )));
     }
-    let mut limit = PosixRlimit::default();
     // -1 becomes all ones, RLIM_INFINITY.
-    limit.set_typ(kind).set_soft(soft as u64).set_hard(hard as u64);
-    Ok(limit)
+    Ok(PosixRlimitBuilder::default()
+        .typ(kind)
+        .soft(soft as u64)
+        .hard(hard as u64)
+        .build()
+        .expect("every field that has no default is given"))
 }
 
 #[cfg(test)]
@@ -133,7 +148,11 @@ mod tests {
     fn nothing_asked_limits_nothing() {
         let resources = build(&HostConfig::default()).unwrap();
         assert_eq!(*resources.memory(), Some(LinuxMemory::default()));
-        assert!(resources.cpu().is_none() && resources.pids().is_none() && resources.block_io().is_none());
+        assert!(
+            resources.cpu().is_none()
+                && resources.pids().is_none()
+                && resources.block_io().is_none()
+        );
     }
 
     #[test]
@@ -153,7 +172,10 @@ mod tests {
     fn a_ulimit_is_checked() {
         let limit = |name: &str, soft, hard| rlimit(&Ulimit { name: name.into(), soft, hard });
         let nofile = limit("nofile", 99, 100).unwrap();
-        assert_eq!((nofile.typ(), nofile.soft(), nofile.hard()), (PosixRlimitType::RlimitNofile, 99, 100));
+        assert_eq!(
+            (nofile.typ(), nofile.soft(), nofile.hard()),
+            (PosixRlimitType::RlimitNofile, 99, 100)
+        );
         assert_eq!(limit("core", -1, -1).unwrap().hard(), u64::MAX);
         assert!(limit("nofile", 2, 1).unwrap_err().to_string().contains("2 > 1"));
         assert!(limit("bogus", 1, 1).is_err());

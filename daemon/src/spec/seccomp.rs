@@ -77,14 +77,19 @@ impl Filter {
     }
 
     fn min_kernel_met(&self, situation: &Situation<'_>) -> bool {
-        let Some(text) = self.min_kernel.as_deref().filter(|text| !text.is_empty()) else { return true };
+        let Some(text) = self.min_kernel.as_deref().filter(|text| !text.is_empty()) else {
+            return true;
+        };
         let mut parts = text.split('.').map(|part| part.parse().unwrap_or(u32::MAX));
         situation.kernel >= (parts.next().unwrap_or(u32::MAX), parts.next().unwrap_or(0))
     }
 
     /// Every condition holds.
     fn includes(&self, situation: &Situation<'_>) -> bool {
-        let arch = self.arches.as_ref().is_none_or(|list| list.is_empty() || list.iter().any(|arch| arch == ARCH.0));
+        let arch = self
+            .arches
+            .as_ref()
+            .is_none_or(|list| list.is_empty() || list.iter().any(|arch| arch == ARCH.0));
         let caps = self.caps.iter().flatten().all(|name| self.names_capability(situation, name));
         arch && caps && self.min_kernel_met(situation)
     }
@@ -93,7 +98,8 @@ impl Filter {
     fn excludes(&self, situation: &Situation<'_>) -> bool {
         let arch = self.arches.iter().flatten().any(|arch| arch == ARCH.0);
         let caps = self.caps.iter().flatten().any(|name| self.names_capability(situation, name));
-        let kernel = self.min_kernel.as_ref().is_some_and(|text| !text.is_empty()) && self.min_kernel_met(situation);
+        let kernel = self.min_kernel.as_ref().is_some_and(|text| !text.is_empty())
+            && self.min_kernel_met(situation);
         arch || caps || kernel
     }
 }
@@ -104,7 +110,8 @@ impl Filter {
 /// [`Error::Invalid`] for what is no profile.
 pub fn custom(text: &str, situation: &Situation<'_>) -> Result<LinuxSeccomp, Error> {
     let invalid = |why: String| Error::Invalid(format!("Decoding seccomp profile failed: {why}"));
-    let profile: Profile = go_json::from_slice(text.as_bytes()).map_err(|error| invalid(error.to_string()))?;
+    let profile: Profile =
+        go_json::from_slice(text.as_bytes()).map_err(|error| invalid(error.to_string()))?;
     if profile.architectures.as_ref().is_some_and(|list| !list.is_empty())
         && profile.arch_map.as_ref().is_some_and(|list| !list.is_empty())
     {
@@ -113,7 +120,9 @@ pub fn custom(text: &str, situation: &Situation<'_>) -> Result<LinuxSeccomp, Err
     let mut rules = Vec::new();
     for rule in profile.syscalls.into_iter().flatten() {
         if !rule.name.is_empty() && rule.names.as_ref().is_some_and(|names| !names.is_empty()) {
-            return Err(invalid("both 'name' and 'names' are specified in a rule: use either".into()));
+            return Err(invalid(
+                "both 'name' and 'names' are specified in a rule: use either".into(),
+            ));
         }
         if rule.excludes.excludes(situation) || !rule.includes.includes(situation) {
             continue;
@@ -124,17 +133,23 @@ pub fn custom(text: &str, situation: &Situation<'_>) -> Result<LinuxSeccomp, Err
             value["errnoRet"] = errno.into();
         }
         if let Some(args) = rule.args.filter(|args| !args.is_empty()) {
-            value["args"] = serde_json::to_value(args).map_err(|error| invalid(error.to_string()))?;
+            value["args"] =
+                serde_json::to_value(args).map_err(|error| invalid(error.to_string()))?;
         }
         rules.push(value);
     }
-    let mut value = serde_json::json!({ "defaultAction": profile.default_action, "syscalls": rules });
+    let mut value =
+        serde_json::json!({ "defaultAction": profile.default_action, "syscalls": rules });
     if let Some(errno) = profile.default_errno_ret {
         value["defaultErrnoRet"] = errno.into();
     }
     let mapped = profile.arch_map.into_iter().flatten().find(|map| map.architecture == ARCH.1);
     let architectures = match mapped {
-        Some(map) => Some(std::iter::once(map.architecture).chain(map.sub_architectures.into_iter().flatten()).collect()),
+        Some(map) => Some(
+            std::iter::once(map.architecture)
+                .chain(map.sub_architectures.into_iter().flatten())
+                .collect(),
+        ),
         None => profile.architectures,
     };
     if let Some(architectures) = architectures {

@@ -46,7 +46,9 @@ pub fn parse(options: &[String]) -> Result<SecurityOptions, Error> {
         };
         match key {
             "no-new-privileges" => parsed.no_new_privileges = boolean(value).ok_or_else(second)?,
-            "writable-cgroups" => parsed.writable_cgroups = Some(boolean(value).ok_or_else(second)?),
+            "writable-cgroups" => {
+                parsed.writable_cgroups = Some(boolean(value).ok_or_else(second)?)
+            }
             "seccomp" => {
                 parsed.seccomp = match value {
                     "unconfined" => Seccomp::Unconfined,
@@ -55,10 +57,23 @@ pub fn parse(options: &[String]) -> Result<SecurityOptions, Error> {
                 };
             }
             // Without SELinux every label is the one there is; Docker takes these too.
-            "label" if ["disable", "user:", "role:", "type:", "level:", "filetype:", "nested"].iter().any(|known| value.starts_with(known)) => {}
-            "label" => return Err(Error::Invalid(format!("bad label option {value:?}, valid options 'disable' or\n'user, role, level, type, filetype, nested' followed by ':' and a value"))),
-            "apparmor" if matches!(value, "unconfined" | "docker-default" | "") || !super::apparmor_is_enabled() => {}
-            "apparmor" => return Err(Error::Invalid(format!("the AppArmor profile {value:?} cannot be applied: profiles are not supported yet"))),
+            "label"
+                if ["disable", "user:", "role:", "type:", "level:", "filetype:", "nested"]
+                    .iter()
+                    .any(|known| value.starts_with(known)) => {}
+            "label" => {
+                return Err(Error::Invalid(format!(
+                    "bad label option {value:?}, valid options 'disable' or\n'user, role, level, type, filetype, nested' followed by ':' and a value"
+                )));
+            }
+            "apparmor"
+                if matches!(value, "unconfined" | "docker-default" | "")
+                    || !super::apparmor_is_enabled() => {}
+            "apparmor" => {
+                return Err(Error::Invalid(format!(
+                    "the AppArmor profile {value:?} cannot be applied: profiles are not supported yet"
+                )));
+            }
             _ => return Err(second()),
         }
     }
@@ -96,6 +111,9 @@ mod tests {
     fn what_is_no_option_is_refused_in_dockers_words() {
         assert_eq!(read(&["bogus=1"]).unwrap_err(), "invalid --security-opt 2: \"bogus=1\"");
         assert_eq!(read(&["bogus"]).unwrap_err(), "invalid --security-opt 1: \"bogus\"");
-        assert_eq!(read(&["no-new-privileges=x"]).unwrap_err(), "invalid --security-opt 2: \"no-new-privileges=x\"");
+        assert_eq!(
+            read(&["no-new-privileges=x"]).unwrap_err(),
+            "invalid --security-opt 2: \"no-new-privileges=x\""
+        );
     }
 }

@@ -42,7 +42,10 @@ fn a_plain_container_gets_what_docker_gives_it() {
     assert_eq!(spec["process"]["user"], json!({ "uid": 0, "gid": 0, "additionalGids": [0] }));
     assert_eq!(
         spec["process"]["env"],
-        json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=c0ffee"])
+        json!([
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOSTNAME=c0ffee"
+        ])
     );
     assert_eq!(spec["process"]["cwd"], "/");
     assert_eq!(spec["process"]["oomScoreAdj"], 0);
@@ -58,9 +61,16 @@ fn a_plain_container_gets_what_docker_gives_it() {
         json!({ "net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647" })
     );
     assert_eq!(spec["linux"]["seccomp"]["defaultErrnoRet"], 1);
-    let mounts: Vec<&str> =
-        spec["mounts"].as_array().unwrap().iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
-    assert_eq!(mounts, ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/dev/shm"]);
+    let mounts: Vec<&str> = spec["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mount| mount["destination"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        mounts,
+        ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/dev/shm"]
+    );
     assert_eq!(
         spec["mounts"][6]["options"],
         json!(["nosuid", "noexec", "nodev", "mode=1777", "size=67108864"])
@@ -108,15 +118,28 @@ fn mounts_come_shallow_first_and_replace_dockers() {
     };
     let host = HostConfig { readonly_rootfs: true, ..HostConfig::default() };
     let spec = spec(config(), host, |input| {
-        input.mounts = vec![bind("/a/b", true, "rprivate"), bind("/dev/shm", false, ""), bind("/a", false, "rshared")];
+        input.mounts = vec![
+            bind("/a/b", true, "rprivate"),
+            bind("/dev/shm", false, ""),
+            bind("/a", false, "rshared"),
+        ];
         input.files.hosts = Some("/state/hosts".into());
     });
     let mounts = spec["mounts"].as_array().unwrap();
-    let destinations: Vec<&str> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
+    let destinations: Vec<&str> =
+        mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
     assert_eq!(
         destinations,
         [
-            "/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/a", "/a/b", "/dev/shm",
+            "/proc",
+            "/dev",
+            "/dev/pts",
+            "/sys",
+            "/sys/fs/cgroup",
+            "/dev/mqueue",
+            "/a",
+            "/a/b",
+            "/dev/shm",
             "/etc/hosts"
         ]
     );
@@ -129,7 +152,11 @@ fn mounts_come_shallow_first_and_replace_dockers() {
 
 #[test]
 fn the_hosts_namespaces_are_left_out_and_joined_ones_named() {
-    let host = HostConfig { network_mode: "host".into(), uts_mode: "host".into(), ..HostConfig::default() };
+    let host = HostConfig {
+        network_mode: "host".into(),
+        uts_mode: "host".into(),
+        ..HostConfig::default()
+    };
     let spec = spec(config(), host, |input| {
         input.network = Namespace::Host;
         input.uts = Namespace::Host;
@@ -147,7 +174,9 @@ fn the_hosts_namespaces_are_left_out_and_joined_ones_named() {
 
 #[test]
 fn an_init_starts_the_command() {
-    let spec = spec(config(), HostConfig::default(), |input| input.init_binary = Some("/usr/libexec/init".into()));
+    let spec = spec(config(), HostConfig::default(), |input| {
+        input.init_binary = Some("/usr/libexec/init".into())
+    });
     assert_eq!(spec["process"]["args"], json!(["/sbin/docker-init", "--", "sleep", "300"]));
     let last = spec["mounts"].as_array().unwrap().last().unwrap();
     assert_eq!(last["destination"], "/sbin/docker-init");

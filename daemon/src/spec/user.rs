@@ -83,7 +83,9 @@ fn number(text: &str) -> Option<Result<u32, Error>> {
 /// Reads an id of a file.
 fn entry_id(text: &str, file: &str, name: &str) -> Result<u32, Error> {
     number(text).and_then(Result::ok).ok_or_else(|| {
-        Error::Invalid(format!("the entry of {name} in the container's {file} has the id {text:?}: {RANGE}"))
+        Error::Invalid(format!(
+            "the entry of {name} in the container's {file} has the id {text:?}: {RANGE}"
+        ))
     })
 }
 
@@ -108,7 +110,9 @@ pub fn resolve(wanted: &str, group_add: &[String], files: &Files) -> Result<User
         (None, Some(uid)) => (uid, 0),
         (None, None) if user.is_empty() => (0, 0),
         (None, None) => {
-            return Err(Error::Invalid(format!("unable to find user {user}: no matching entries in passwd file")));
+            return Err(Error::Invalid(format!(
+                "unable to find user {user}: no matching entries in passwd file"
+            )));
         }
     };
     let mut supplementary = Vec::new();
@@ -135,7 +139,9 @@ fn group_id(wanted: &str, files: &Files) -> Result<u32, Error> {
     }
     match groups(&files.group).find(|group| group.name == wanted) {
         Some(group) => entry_id(group.gid, "/etc/group", group.name),
-        None => Err(Error::Invalid(format!("unable to find group {wanted}: no matching entries in group file"))),
+        None => Err(Error::Invalid(format!(
+            "unable to find group {wanted}: no matching entries in group file"
+        ))),
     }
 }
 
@@ -156,7 +162,11 @@ mod tests {
         let added: Vec<String> = added.iter().map(|&group| group.to_owned()).collect();
         let got = resolve(wanted, &added, &files()).map_err(|error| error.to_string());
         let got = got.map(|user| (user.uid(), user.gid(), user.additional_gids().clone().unwrap()));
-        assert_eq!(got, expected.map(|(u, g, s)| (u, g, s.to_vec())).map_err(str::to_owned), "{wanted}");
+        assert_eq!(
+            got,
+            expected.map(|(u, g, s)| (u, g, s.to_vec())).map_err(str::to_owned),
+            "{wanted}"
+        );
     }
 
     #[test]
@@ -183,7 +193,11 @@ mod tests {
     fn who_is_not_there_is_named() {
         check("nope", &[], Err("unable to find user nope: no matching entries in passwd file"));
         check("web:nope", &[], Err("unable to find group nope: no matching entries in group file"));
-        check("web", &["nope"], Err("unable to find group nope: no matching entries in group file"));
+        check(
+            "web",
+            &["nope"],
+            Err("unable to find group nope: no matching entries in group file"),
+        );
     }
 
     #[test]
