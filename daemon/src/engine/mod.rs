@@ -19,6 +19,7 @@ mod exit;
 pub mod fault;
 mod image;
 mod index;
+pub mod logs;
 pub mod info;
 mod paths;
 mod pause;
@@ -58,6 +59,7 @@ use crate::{
 pub use attach::Attachment;
 pub use error::Error;
 pub use exec::ExecLaunch;
+pub use logs::{LogOptions, LogReader};
 pub use types::*;
 pub use wait::Waiting;
 
@@ -87,6 +89,7 @@ struct Inner {
     host: Host,
     /// SIGTERM has come: what ends now is not restarted or removed by us.
     shutting_down: AtomicBool,
+    log_watches: logs::watch::Watches,
 }
 
 /// What does not change while the daemon lives.
@@ -133,6 +136,7 @@ impl Engine {
             execs: exec::Execs::default(),
             host: Host { unified_cgroups: task::cgroup::is_unified(), kernel: kernel() },
             shutting_down: AtomicBool::new(false),
+            log_watches: logs::watch::Watches::default(),
         })))
     }
 
