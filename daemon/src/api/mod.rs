@@ -26,8 +26,10 @@ pub mod exec;
 pub mod hijack;
 pub mod images;
 pub mod listen;
+pub mod logs;
 pub mod query;
 pub mod server;
+pub mod stats;
 pub mod system;
 pub mod time;
 pub mod unimplemented;
@@ -43,6 +45,8 @@ pub fn router(engine: Engine) -> Router {
         .merge(containers::routes())
         .merge(events::routes())
         .merge(exec::routes())
+        .merge(logs::routes())
+        .merge(stats::routes())
         .merge(system::routes())
         .merge(images::routes())
         .merge(unimplemented::routes())

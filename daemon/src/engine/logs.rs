@@ -130,7 +130,8 @@ impl LogReader {
             if !bytes.is_empty() {
                 return Ok(Some(bytes));
             }
-            if let (Some(follow), true, true) = (&mut self.follow, caught_up, self.state.is_some()) {
+            if let (Some(follow), true, true) = (&mut self.follow, caught_up, self.state.is_some())
+            {
                 follow.more().await;
             }
         }
@@ -186,7 +187,8 @@ impl Reading {
     fn new(path: PathBuf, opened: Vec<Opened>, render: Render, follow: bool) -> Self {
         let last = opened.len().saturating_sub(1);
         let inputs = opened.into_iter().enumerate();
-        let inputs = inputs.map(|(index, file)| Input::new(file, follow && index == last)).collect();
+        let inputs =
+            inputs.map(|(index, file)| Input::new(file, follow && index == last)).collect();
         Self { path, inputs, render, follow, buffer: Vec::new(), filled: 0..0 }
     }
 
@@ -290,7 +292,11 @@ impl Reading {
 
 impl Input {
     fn new(opened: Opened, endless: bool) -> Self {
-        let left = if endless || opened.gzip { u64::MAX } else { opened.size.saturating_sub(opened.offset) };
+        let left = if endless || opened.gzip {
+            u64::MAX
+        } else {
+            opened.size.saturating_sub(opened.offset)
+        };
         let source = if opened.gzip {
             Source::Gzip(Box::new(MultiGzDecoder::new(opened.file)))
         } else {

@@ -26,6 +26,14 @@ pub struct Stats {
     pub networks: Option<BTreeMap<String, NetworkStats>>,
 }
 
+impl Stats {
+    /// A single sample names no container, as Docker has it.
+    pub fn forget_container(&mut self) {
+        self.name.clear();
+        self.id.clear();
+    }
+}
+
 /// How many processes.
 #[derive(Clone, Debug, Default, Serialize)]
 #[allow(missing_docs)]

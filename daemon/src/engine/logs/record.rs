@@ -158,7 +158,11 @@ mod tests {
     fn our_own_form_and_any_other_are_read() {
         check(r#"{"log":"a\n","stream":"stdout","time":"T"}"#, "a\n", false);
         check(r#"{"log":"a","stream":"stderr","attrs":{"k":"v"},"time":"T"}"#, "a", true);
-        check(r#"{"log":"\"\\\t\u001b\u003c\n","stream":"stdout","time":"T"}"#, "\"\\\t\u{1b}<\n", false);
+        check(
+            r#"{"log":"\"\\\t\u001b\u003c\n","stream":"stdout","time":"T"}"#,
+            "\"\\\t\u{1b}<\n",
+            false,
+        );
         check(r#"{"log":"\ud83d\ude00","stream":"stdout","time":"T"}"#, "😀", false);
         check(r#"{ "time": "T", "stream": "stderr", "log": "x" }"#, "x", true);
     }
@@ -184,9 +188,18 @@ mod tests {
 
     #[test]
     fn times_are_nanoseconds_since_the_epoch() {
-        for text in ["1970-01-01T00:00:00Z", "2026-11-24T09:32:50.774840906Z", "2024-02-29T23:59:59.5Z", "2000-03-01T00:00:00.000000001Z"] {
+        for text in [
+            "1970-01-01T00:00:00Z",
+            "2026-11-24T09:32:50.774840906Z",
+            "2024-02-29T23:59:59.5Z",
+            "2000-03-01T00:00:00.000000001Z",
+        ] {
             let wanted: jiff::Timestamp = text.parse().unwrap();
-            assert_eq!(nanos(text.as_bytes()).map(i128::from), Some(wanted.as_nanosecond()), "{text}");
+            assert_eq!(
+                nanos(text.as_bytes()).map(i128::from),
+                Some(wanted.as_nanosecond()),
+                "{text}"
+            );
         }
         assert_eq!(nanos(b"garbage"), None);
     }

@@ -20,7 +20,8 @@ impl Log {
     /// Numbers from 0: 0–9 compressed, 10–19 rotated, 20–29 in the present file.
     fn new() -> Self {
         let log = Self { directory: tempfile::tempdir().unwrap() };
-        let mut gzip = GzEncoder::new(fs::File::create(log.path(".2.gz")).unwrap(), Compression::fast());
+        let mut gzip =
+            GzEncoder::new(fs::File::create(log.path(".2.gz")).unwrap(), Compression::fast());
         gzip.write_all(lines(0..10).as_bytes()).unwrap();
         gzip.finish().unwrap();
         fs::write(log.path(".1"), lines(10..20)).unwrap();
@@ -34,7 +35,12 @@ impl Log {
 
     fn reading(&self, tail: Option<usize>, follow: bool) -> Reading {
         let options = LogOptions { stdout: true, stderr: true, ..LogOptions::default() };
-        Reading::new(self.path(""), open::open(&self.path(""), tail).unwrap(), Render::new(options, true), follow)
+        Reading::new(
+            self.path(""),
+            open::open(&self.path(""), tail).unwrap(),
+            Render::new(options, true),
+            follow,
+        )
     }
 }
 
@@ -42,7 +48,12 @@ fn numbers(reading: &mut Reading) -> Vec<u32> {
     let mut all = Vec::new();
     loop {
         let piece = reading.piece().unwrap();
-        all.extend(String::from_utf8(piece.bytes).unwrap().lines().map(|line| line.parse::<u32>().unwrap()));
+        all.extend(
+            String::from_utf8(piece.bytes)
+                .unwrap()
+                .lines()
+                .map(|line| line.parse::<u32>().unwrap()),
+        );
         if piece.caught_up {
             return all;
         }

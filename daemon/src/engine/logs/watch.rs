@@ -91,24 +91,30 @@ impl Hub {
     /// Reads what happened until there is nothing more.
     fn wake(&self) {
         while let Ok(events) = self.inotify.0.read_events() {
-            let watched = lock(&self.watched);
-            for event in events {
-                if let Some(directory) = watched.get(&event.wd).and_then(Weak::upgrade) {
-                    directory.changes.send_replace(());
-                }
+            // Told without the lock: ours may be the last reference, and its end takes the lock too.
+            let directories: Vec<Arc<Directory>> = {
+                let watched = lock(&self.watched);
+                events.iter().filter_map(|event| watched.get(&event.wd)?.upgrade()).collect()
+            };
+            for directory in directories {
+                directory.changes.send_replace(());
             }
         }
     }
 
     fn watch(self: &Arc<Self>, path: &Path) -> io::Result<Watched> {
         let mut watched = lock(&self.watched);
-        let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        let changes =
+            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
         // The same directory gets the same descriptor again.
         let descriptor = self.inotify.0.add_watch(path, changes)?;
         let known = watched.get(&descriptor).and_then(Weak::upgrade);
         let directory = known.unwrap_or_else(|| {
-            let directory =
-                Arc::new(Directory { descriptor, hub: Arc::downgrade(self), changes: watch::Sender::new(()) });
+            let directory = Arc::new(Directory {
+                descriptor,
+                hub: Arc::downgrade(self),
+                changes: watch::Sender::new(()),
+            });
             watched.insert(descriptor, Arc::downgrade(&directory));
             directory
         });
