@@ -19,7 +19,7 @@ use crate::rootfs::Rootfs;
 use crate::rootfs::layer::Layer;
 use crate::seccomp::Filter;
 use crate::spec::{Process, Spec};
-use crate::{console, hook, lsm, sysctl};
+use crate::{console, hook, lsm, start, sysctl};
 use cleat_sys::{keyring, link};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeMap;
@@ -72,7 +72,10 @@ fn execute(mut plan: Plan<'_>, channel: Channel, program: &Program) -> Result<In
     match plan.fifo.take() {
         Some(fifo) => {
             drop(channel);
-            wait_for_start(fifo)?;
+            if wait_for_start(fifo)? == start::DIE_WITH_PARENT {
+                let set = cleat_sys::process::set_parent_death_signal(libc::SIGKILL);
+                set.context(|| "prctl(SET_PDEATHSIG)".to_owned())?;
+            }
         }
         None => {
             let told = channel.send(&Message::Settled);
@@ -93,12 +96,12 @@ fn execute(mut plan: Plan<'_>, channel: Channel, program: &Program) -> Result<In
 }
 
 /// Reads one byte; see `start.rs`. The fifo is open for writing as well, so it has no end.
-fn wait_for_start(fifo: OwnedFd) -> Result<()> {
+fn wait_for_start(fifo: OwnedFd) -> Result<u8> {
     let mut byte = [0];
     loop {
         match nix::unistd::read(&fifo, &mut byte) {
             Err(cleat_sys::Errno::EINTR) => {}
-            other => return other.map(drop).context(|| "read exec fifo".to_owned()),
+            other => return other.map(|_| byte[0]).context(|| "read exec fifo".to_owned()),
         }
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! 1. open the fifo for writing, non-blocking: `ENXIO` means that init has died, `ENOENT` that it was started before;
 //! 2. unlink the fifo (who unlinks it is the one that starts; a second one gets `ENOENT`);
-//! 3. write one byte, any, and close it.
+//! 3. write one byte and close it: `0`, or [`DIE_WITH_PARENT`] if the container is to be killed when its parent dies, which
+//!    after `create` is the nearest subreaper, the shim. (The program can take that off again: it is a help, not a guard.)
 //!
 //! Nothing here blocks, whatever became of init. While the fifo exists the container is `created`, afterwards `running`. Hooks
 //! `poststart` are the caller's then (`cleat.poststart_hooks` in state.json tells whether there are any; run this verb if so).
@@ -21,6 +22,9 @@ use crate::state::{Container, FIFO, Status};
 use cleat_sys::Errno;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+
+/// See the protocol.
+pub const DIE_WITH_PARENT: u8 = b'd';
 
 pub const SYNTAX: Syntax = Syntax { values: &[], switches: &[], least: 1, most: 1 };
 

@@ -162,6 +162,8 @@ enum End {
 
 /// Copies what `from` brings into `stdin`, until its end.
 pub async fn copy(from: &Descriptor, stdin: &Stdin) -> io::Result<()> {
+    // A FIFO that nobody has opened for writing yet looks like one at its end.
+    from.readable().await?;
     if !stdin.is_terminal() {
         match stdin.splice_from(from).await {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}

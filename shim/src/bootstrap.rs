@@ -37,8 +37,7 @@ pub fn start(args: &Args) -> io::Result<()> {
         return Err(error);
     }
     fs::write(ADDRESS_FILE, format!("unix://{}", path.display()))?;
-    print!("{}", answer(&path, &|name| env::var(name).ok()));
-    io::stdout().flush()
+    io::stdout().write_all(answer(&path, &|name| env::var(name).ok()).as_bytes())
 }
 
 /// Returns the answer of `start`. Up to containerd 1.7.0 that is a plain ttrpc address, which says nothing of

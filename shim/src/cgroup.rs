@@ -1,7 +1,7 @@
 //! Where a container's processes are accounted: v1, v2, or both side by side.
 //!
 //! Sources: `cgroups(7)`, `proc(5)`, the kernel's admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst. The runtime makes and
-//! removes these directories; the shim reads them, and kills what is left in them.
+//! removes these directories; the shim reads them.
 
 use std::{
     collections::HashSet,
@@ -10,10 +10,6 @@ use std::{
 };
 
 use cleat_proto::containerd::cgroups;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use prost::Message;
 
 /// The directories of one container, none of them the root or the shim's own.
@@ -77,14 +73,6 @@ impl Cgroup {
             collect(directory, &mut pids);
         }
         pids
-    }
-
-    /// Signals every process.
-    pub fn kill(&self, signal: Signal) {
-        for pid in self.pids() {
-            // It may have ended meanwhile.
-            let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
-        }
     }
 
     /// Returns how many processes the OOM killer has met.

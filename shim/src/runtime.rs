@@ -274,11 +274,12 @@ impl<'a> From<&'a Mount> for RootfsMount<'a> {
 }
 
 /// Does what cleat-runc's `start` does, in its order: who unlinks the FIFO starts, and a byte in it lets the first process go.
+/// This byte makes it die with us.
 fn release(fifo: &Path) -> io::Result<()> {
     let mut writer =
         fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(fifo)?;
     fs::remove_file(fifo)?;
-    writer.write_all(b"0")
+    writer.write_all(b"d")
 }
 
 /// Such hooks are for the `start` verb to run.

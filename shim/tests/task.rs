@@ -120,7 +120,11 @@ async fn two_hundred_megabytes_go_through_unharmed() {
             got
         })
         .await;
-        println!("{driver}: {:.0} MB/s", total as f64 / 1e6 / began.elapsed().as_secs_f64());
+        let rate = total as f64 / 1e6 / began.elapsed().as_secs_f64();
+        println!(
+            "{driver}: {rate:.0} MB/s, CPU of the shim (user, system) {:?} ms",
+            common::cpu_millis(shim.pid.cast_unsigned())
+        );
         let block = typed.join().unwrap();
         assert_eq!(got.len(), total);
         assert!(got.chunks(block.len()).all(|chunk| chunk == block.as_bytes()));
@@ -339,4 +343,19 @@ async fn without_a_pid_namespace_the_rest_is_killed_with_the_first() {
     let pid = shim.log()[0].1.trim().to_owned();
     until("the child has gone", async || !fs::exists(format!("/proc/{pid}")).unwrap()).await;
     shim.finish().await;
+}
+
+#[tokio::test]
+async fn when_the_shim_is_killed_the_container_dies_with_it() {
+    if !common::runtime().native {
+        return; // a foreign runtime leaves that to whoever started the shim
+    }
+    let mut shim = Shim::create(shell("while :; do sleep 1; done")).await;
+    let pid = shim.start_task("").await.unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim.pid), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    let gone = async || {
+        !fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    };
+    until("the container is gone", gone).await;
 }

@@ -46,6 +46,8 @@ pub struct Container {
     pub journal: Option<Journal>,
     pub cgroup: Arc<Cgroup>,
     pub oom_killed: bool,
+    /// Of this run.
+    pub oom_watch: Option<tokio::task::AbortHandle>,
     pub started_at: Option<Instant>,
     /// When the policy starts it again.
     pub restart_at: Option<Instant>,

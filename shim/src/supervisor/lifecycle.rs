@@ -13,6 +13,7 @@ use cleat_proto::{
     journal::What,
     shim_v1,
 };
+use cleat_sys::pidfd::PidFd;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -37,6 +38,9 @@ use crate::{
     state::State,
     stdio::Uris,
 };
+
+/// The highest real-time signal (`signal(7)`).
+const LAST_SIGNAL: i32 = 64;
 
 impl Supervisor {
     pub(super) fn create(&mut self, request: CreateTaskRequest, reply: Reply<u32>) {
@@ -95,6 +99,7 @@ impl Supervisor {
             journal,
             cgroup: Arc::default(),
             oom_killed: false,
+            oom_watch: None,
             started_at: None,
             restart_at: None,
             restarting: false,
@@ -198,7 +203,8 @@ impl Supervisor {
         container.started_at = Some(Instant::now());
         let restart_count = container.policy.count();
         container.note(What::Started { pid, restart_count });
-        tokio::spawn(watch_oom(Arc::clone(&container.cgroup), pid, later));
+        container.oom_watch =
+            Some(tokio::spawn(watch_oom(Arc::clone(&container.cgroup), pid, later)).abort_handle());
         self.publish(
             "/tasks/start",
             "containerd.events.TaskStart",
@@ -287,8 +293,11 @@ impl Supervisor {
             *ended = Some(exit);
             return;
         }
+        if let Some(watch) = container.oom_watch.take() {
+            watch.abort();
+        }
         // Without a pid namespace of its own the rest lives on: the container is over with its first process, though.
-        container.cgroup.kill(Signal::SIGKILL);
+        send_all(&container.cgroup, Signal::SIGKILL as u32);
         container.oom_killed |= container.cgroup.oom_kills() > 0;
         container.process.ends(exit, Instant::now() + LAST_WORDS);
     }
@@ -409,7 +418,6 @@ impl Supervisor {
     }
 
     pub(super) fn kill(&mut self, signal: u32, all: bool) -> Result<(), Error> {
-        let parsed = parse_signal(signal)?;
         let container = self.container()?;
         let by_hand = signal == Signal::SIGKILL as u32
             || container.stop_signal == 0
@@ -423,7 +431,7 @@ impl Supervisor {
         }
         let pid = container.process.state.signal_target()?;
         if all {
-            container.cgroup.kill(parsed);
+            send_all(&container.cgroup, signal);
         }
         send(pid, signal)?;
         self.thaw_for(signal);
@@ -600,17 +608,27 @@ async fn watch_oom(
     }
 }
 
-pub(super) fn parse_signal(signal: u32) -> Result<Signal, Error> {
-    let invalid = || Error::Invalid(format!("invalid signal {signal}"));
-    i32::try_from(signal).ok().and_then(|number| Signal::try_from(number).ok()).ok_or_else(invalid)
-}
-
 /// Sends `signal` to `pid`, which is a child of ours that we have not reaped: the number cannot be another's.
 pub(super) fn send(pid: u32, signal: u32) -> Result<(), Error> {
-    match kill(Pid::from_raw(pid.cast_signed()), parse_signal(signal)?) {
+    let number = i32::try_from(signal).ok().filter(|number| (1..=LAST_SIGNAL).contains(number));
+    let number = number.ok_or_else(|| Error::Invalid(format!("invalid signal {signal}")))?;
+    let pid = Pid::from_raw(pid.cast_signed());
+    let sent = match Signal::try_from(number) {
+        Ok(signal) => kill(pid, signal),
+        // The real-time signals have no names.
+        Err(_) => PidFd::open(pid).and_then(|process| process.send_signal(number)),
+    };
+    match sent {
         Ok(()) => Ok(()),
         Err(nix::Error::ESRCH) => Err(Error::Finished),
         Err(error) => Err(Error::io("cannot send the signal")(error.into())),
+    }
+}
+
+fn send_all(cgroup: &Cgroup, signal: u32) {
+    for pid in cgroup.pids() {
+        // It may have ended meanwhile.
+        let _ = send(pid, signal);
     }
 }
 

@@ -31,6 +31,11 @@ use tonic::body::Body;
 
 pub const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-cleat-v1");
 
+/// The shim to test; another build of it may be named.
+pub fn shim_binary() -> String {
+    std::env::var("SHIM_TEST_BINARY").unwrap_or_else(|_| SHIM.to_owned())
+}
+
 /// One HTTP/2 connection, as tonic wants it.
 #[derive(Clone)]
 pub struct Channel(http2::SendRequest<Body>);
@@ -123,8 +128,10 @@ impl Shim {
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let null = fs::File::options().read(true).write(true).open("/dev/null").unwrap();
         let spawned = cleat_sys::spawn::Spawn {
-            program: SHIM.into(),
-            args: [SHIM, "-namespace", "test", "-id", &id, "serve"].map(Into::into).to_vec(),
+            program: shim_binary().into(),
+            args: ["containerd-shim-cleat-v1", "-namespace", "test", "-id", &id, "serve"]
+                .map(Into::into)
+                .to_vec(),
             env: vec!["PATH=/usr/sbin:/usr/bin:/sbin:/bin".into()],
             directory: Some(directory.path().into()),
             fds: vec![(null.as_fd(), 0), (null.as_fd(), 1), (listener.as_fd(), 3)],
@@ -380,6 +387,19 @@ pub fn read_frame(client: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
     let mut payload = vec![0; len as usize];
     client.read_exact(&mut payload).unwrap();
     Some((header[0], payload))
+}
+
+/// Returns the CPU time of a process so far, in milliseconds: user and system.
+pub fn cpu_millis(pid: u32) -> (u64, u64) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<u64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split(' ')
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    (fields[9] * 10, fields[10] * 10)
 }
 
 /// Runs a blocking piece of the test beside the client's connection.
