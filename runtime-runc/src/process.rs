@@ -73,6 +73,7 @@ impl Finish<'_> {
     /// [`Error`] with runc's wording.
     pub fn apply(&self, channel: &Channel) -> Result<Program> {
         let process = self.process;
+        process::default_signals().context(|| "reset signals".to_owned())?;
         if process.no_new_privileges {
             process::set_no_new_privileges().context(|| "prctl(SET_NO_NEW_PRIVS)".to_owned())?;
         }

@@ -23,6 +23,24 @@ fn it_holds_no_descriptor_but_the_standard_ones() {
 }
 
 #[test]
+fn signals_are_as_a_program_expects_them() {
+    let check = |text: String| {
+        let mask = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        };
+        assert_eq!(mask("SigBlk:"), 0, "{text}");
+        // The Rust runtime ignores SIGPIPE; others may come from whoever runs the tests.
+        assert_eq!(mask("SigIgn:") & 1 << 12, 0, "{text}");
+    };
+    let bundle = Bundle::new(&["/bin/cat", "/proc/self/status"]);
+    check(bundle.output());
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.start();
+    check(succeeded(bundle.verb("exec", &[], &["/bin/cat", "/proc/self/status"])));
+}
+
+#[test]
 fn only_mounts_of_its_own_are_there() {
     let bundle = Bundle::shell("cat /proc/self/mountinfo");
     let text = bundle.output();

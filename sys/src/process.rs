@@ -163,6 +163,17 @@ pub fn set_user(uid: u32, gid: u32) -> Result<()> {
     setresuid(uid, uid, uid)
 }
 
+/// Undoes what the Rust runtime and our caller did to signals that `execve` would hand on: SIGPIPE is not ignored, none is blocked.
+///
+/// # Errors
+/// None in practice. Source: `signal(7)`, Signal mask and pending signals.
+pub fn default_signals() -> Result<()> {
+    use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+    // SAFETY: the default action replaces another action that is no handler of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    SigSet::empty().thread_set_mask()
+}
+
 /// Sets the NIS domain name of the UTS namespace.
 ///
 /// # Errors
