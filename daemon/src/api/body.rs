@@ -207,6 +207,11 @@ pub fn channel(queue: usize) -> (Sender, Body) {
     (Sender(sender), Body::new(ChannelBody(receiver)))
 }
 
+/// A body of chunks that somebody else sends; an error among them ends it broken.
+pub fn from_receiver(chunks: mpsc::Receiver<std::io::Result<Bytes>>) -> Body {
+    Body::new(ChannelBody(chunks))
+}
+
 /// 200 with a streamed body.
 pub fn stream(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);

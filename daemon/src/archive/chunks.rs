@@ -92,6 +92,11 @@ impl Chunks for ReadAhead {
 /// Passes chunks on and hashes them in a thread of its own.
 pub struct Hashed<C> {
     inner: C,
+    hasher: Hasher,
+}
+
+/// A thread that hashes.
+struct Hasher {
     sender: mpsc::SyncSender<Bytes>,
     thread: thread::JoinHandle<Sum>,
 }
@@ -105,12 +110,8 @@ pub struct Sum {
     pub size: u64,
 }
 
-impl<C: Chunks> Hashed<C> {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// If there is none to be had.
-    pub fn new(inner: C) -> io::Result<Self> {
+impl Hasher {
+    fn start() -> io::Result<Self> {
         let (sender, receiver) = mpsc::sync_channel::<Bytes>(QUEUE);
         let thread = thread::Builder::new().name("sha256".into()).spawn(move || {
             let mut hash = Sha256::new();
@@ -121,7 +122,26 @@ impl<C: Chunks> Hashed<C> {
             }
             Sum { digest: Digest::from_sum(hash.finalize()), size }
         })?;
-        Ok(Self { inner, sender, thread })
+        Ok(Self { sender, thread })
+    }
+
+    fn add(&self, chunk: Bytes) -> io::Result<()> {
+        self.sender.send(chunk).map_err(|_| io::Error::other("the hashing thread died"))
+    }
+
+    fn finish(self) -> io::Result<Sum> {
+        drop(self.sender);
+        self.thread.join().map_err(|_| io::Error::other("the hashing thread died"))
+    }
+}
+
+impl<C: Chunks> Hashed<C> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If there is none to be had.
+    pub fn new(inner: C) -> io::Result<Self> {
+        Ok(Self { inner, hasher: Hasher::start()? })
     }
 
     /// Reads what is left and returns the sum of all.
@@ -130,8 +150,7 @@ impl<C: Chunks> Hashed<C> {
     /// Whatever the source met.
     pub fn finish(mut self) -> io::Result<Sum> {
         while self.next()?.is_some() {}
-        drop(self.sender);
-        self.thread.join().map_err(|_| io::Error::other("the hashing thread died"))
+        self.hasher.finish()
     }
 }
 
@@ -139,8 +158,7 @@ impl<C: Chunks> Chunks for Hashed<C> {
     fn next(&mut self) -> io::Result<Option<Bytes>> {
         let chunk = self.inner.next()?;
         if let Some(chunk) = &chunk {
-            let sent = self.sender.send(chunk.clone());
-            sent.map_err(|_| io::Error::other("the hashing thread died"))?;
+            self.hasher.add(chunk.clone())?;
         }
         Ok(chunk)
     }
@@ -203,13 +221,34 @@ impl<C: Chunks> Chunks for ChunkReader<C> {
 pub struct ChunkWriter {
     sender: tokio::sync::mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
+    hasher: Option<Hasher>,
 }
 
 impl ChunkWriter {
     /// Makes a channel for a body.
     pub fn channel() -> (Self, tokio::sync::mpsc::Receiver<io::Result<Bytes>>) {
         let (sender, receiver) = tokio::sync::mpsc::channel(QUEUE);
-        (Self { sender, buffer: Vec::new() }, receiver)
+        (Self { sender, buffer: Vec::new(), hasher: None }, receiver)
+    }
+
+    /// Hashes what is written from now on.
+    ///
+    /// # Errors
+    /// If the reader is gone, or there is no thread.
+    pub fn start_sum(&mut self) -> io::Result<()> {
+        io::Write::flush(self)?;
+        self.hasher = Some(Hasher::start()?);
+        Ok(())
+    }
+
+    /// Returns the sum of what was written since [`Self::start_sum`].
+    ///
+    /// # Errors
+    /// If the reader is gone.
+    pub fn finish_sum(&mut self) -> io::Result<Sum> {
+        io::Write::flush(self)?;
+        let hasher = self.hasher.take();
+        hasher.ok_or_else(|| io::Error::other("nothing was hashed"))?.finish()
     }
 
     /// Ends the body with an error: the client sees a cut stream, not a whole one.
@@ -236,6 +275,9 @@ impl io::Write for ChunkWriter {
             return Ok(());
         }
         let chunk = Bytes::from(std::mem::take(&mut self.buffer));
+        if let Some(hasher) = &self.hasher {
+            hasher.add(chunk.clone())?;
+        }
         self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
@@ -253,6 +295,11 @@ pub fn pipe() -> (PipeWriter, impl Chunks + 'static) {
 }
 
 impl PipeWriter {
+    /// Sends a chunk as it is; answers whether anybody takes it.
+    pub fn send(&self, chunk: Bytes) -> bool {
+        self.sender.send(Ok(chunk)).is_ok()
+    }
+
     /// Ends the stream with an error.
     pub fn fail(self, error: io::Error) {
         let _ = self.sender.send(Err(error));

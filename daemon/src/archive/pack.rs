@@ -27,7 +27,7 @@ use tar::{EntryType, Header};
 use super::{
     Error,
     reader::BLOCK,
-    view::{Node, View, is_dir, is_link, open_path},
+    view::{Node, View, is_dir, open_path},
 };
 
 /// How much of a file is read at once.
@@ -151,6 +151,22 @@ impl<W: Write> Packer<W> {
         let end = self.output.write_all(&[0; 2 * BLOCK]).and_then(|()| self.output.flush());
         end.map_err(Error::Output)?;
         Ok(self.output)
+    }
+
+    /// Writes the end; on failure the output is given back, so that its reader can be told.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn finish_or_give_back(mut self) -> Result<W, (W, Error)> {
+        match self.output.write_all(&[0; 2 * BLOCK]).and_then(|()| self.output.flush()) {
+            Ok(()) => Ok(self.output),
+            Err(error) => Err((self.output, Error::Output(error))),
+        }
+    }
+
+    /// Gives the output back, with no end written.
+    pub fn into_output(self) -> W {
+        self.output
     }
 
     fn children(
@@ -494,9 +510,4 @@ pub(crate) fn sorted_names(dir: OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
     }
     names.sort();
     Ok(names)
-}
-
-/// Returns whether a node is a link (for callers that have a [`Node`] in hand).
-pub fn node_is_link(node: &Node) -> io::Result<bool> {
-    Ok(is_link(node.stat()?.st_mode))
 }

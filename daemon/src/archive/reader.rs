@@ -458,6 +458,11 @@ fn kind(header: &Header, name: &[u8]) -> Result<Kind, Error> {
     })
 }
 
+/// Returns whether a block is a tar header.
+pub fn is_header(block: &[u8]) -> bool {
+    block.len() == BLOCK && checksum_is_right(Header::from_byte_slice(block))
+}
+
 /// The sum of all bytes with the field itself as spaces; some old programs took the bytes as signed.
 fn checksum_is_right(header: &Header) -> bool {
     let Ok(wanted) = header.cksum() else { return false };

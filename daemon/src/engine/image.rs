@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Engine, Error, Result};
 use crate::{
-    archive::chunks::Received,
+    archive::chunks::{ChunkWriter, Received},
     event::{Event, Kind},
-    image::{Image, Import, Reference, RemoveOptions, Removed},
+    image::{Image, Import, Loaded, Reference, RemoveOptions, Removed},
 };
 
 impl Engine {
@@ -22,6 +22,59 @@ impl Engine {
         }
         self.publish_image(&image, "import", image.id.as_str());
         Ok(image)
+    }
+
+    /// Loads all images of an archive; `tell` hears of each step.
+    ///
+    /// # Errors
+    /// If the archive is none, or an image of it is not what it says.
+    pub async fn load_images(
+        &self,
+        archive: Received,
+        mut tell: impl FnMut(Loaded) + Send + 'static,
+    ) -> Result<()> {
+        self.blocking(move |engine| {
+            let loaded = engine.images().load(archive, &mut |step| {
+                if let Loaded::Name(id, reference, _) = &step
+                    && let Some(image) = engine.images().get(id)
+                {
+                    engine.publish_image(&image, "tag", &reference.familiar());
+                }
+                tell(step);
+            })?;
+            for image in loaded {
+                engine.publish_image(&image, "load", image.id.as_str());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Finds the images to be saved, and writes their archive as the answer is read.
+    ///
+    /// # Errors
+    /// `No such image: …`
+    pub fn save_images(
+        &self,
+        names: &[String],
+    ) -> Result<tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>> {
+        let selection = self.images().select(names)?;
+        let (writer, receiver) = ChunkWriter::channel();
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || {
+            match engine.images().save(&selection, writer) {
+                Ok(_) => {}
+                Err((writer, error)) => {
+                    let error = Error::from(error);
+                    tracing::warn!(error = error.whole(), "a save did not come to its end");
+                    writer.fail(std::io::Error::other(error.whole()));
+                }
+            }
+            for image in selection.images() {
+                engine.publish_image(image, "save", image.id.as_str());
+            }
+        });
+        Ok(receiver)
     }
 
     /// Gives an image one more name.

@@ -8,8 +8,10 @@
 mod changes;
 pub mod config;
 mod import;
+mod load;
 pub mod reference;
 mod remove;
+mod save;
 mod store;
 mod unpack;
 
@@ -30,8 +32,10 @@ use crate::{
 
 pub use config::{History, ImageConfig};
 pub use import::Import;
+pub use load::Loaded;
 pub use reference::{ImageRef, Reference};
 pub use remove::{RemoveOptions, Removed};
+pub use save::Selection;
 
 /// What can go wrong with an image. Texts are Docker's.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,9 @@ pub enum Error {
     /// A configuration says what cannot be.
     #[error("invalid image configuration: {0}")]
     ConfigShape(&'static str),
+    /// A layer's files are not what they were.
+    #[error("layer {0} is damaged: its files do not make its tar any more")]
+    Damaged(DiffId),
     /// A tar.
     #[error(transparent)]
     Archive(#[from] archive::Error),
@@ -77,6 +84,7 @@ impl Error {
                 Kind::InvalidArgument
             }
             Self::Conflict(_) => Kind::Conflict,
+            Self::Damaged(_) => Kind::Internal,
             Self::Archive(error) => error.kind(),
             Self::Content(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
@@ -200,3 +208,6 @@ struct Catalog {
     /// By [`Reference::key`].
     references: BTreeMap<String, (Reference, ImageId)>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,8 @@ pub(super) struct ImageRecord {
 /// A layer that is unpacked and synced, and waits for its image's commit.
 pub(super) struct NewLayer {
     pub(super) layer: snapshot::Layer,
-    pub(super) draft: snapshot::Draft,
+    /// `None` for a layer whose files are those of another with the same diff id.
+    pub(super) draft: Option<snapshot::Draft>,
 }
 
 /// An image about to be recorded: its configuration is a blob, its layers are on disk.
@@ -58,11 +59,11 @@ impl Images {
             catalog: std::sync::RwLock::default(),
             turn: std::sync::Mutex::default(),
         }));
-        images.load()?;
+        images.read_records()?;
         Ok(images)
     }
 
-    fn load(&self) -> Result<(), Error> {
+    fn read_records(&self) -> Result<(), Error> {
         let mut catalog = self.write();
         for (key, record) in self.0.database.list(IMAGES)? {
             let image = record.map_err(Error::from).and_then(|record| self.revive(&key, record));
@@ -177,6 +178,7 @@ impl Images {
     /// Keeps an image's layers until the lease is dropped, even if the image is removed meanwhile: for the time between the look at
     /// an image and the record of a container that stands on it.
     pub fn lease(&self, image: &Image) -> Option<Lease> {
+        let _turn = self.turn();
         image.top_layer().map(|top| self.0.snapshots.lease(top))
     }
 
@@ -184,12 +186,7 @@ impl Images {
     pub(super) fn commit(&self, new: NewImage) -> Result<Arc<Image>, Error> {
         let _turn = self.turn();
         let id = new.id.clone();
-        // A layer that another import has brought in meanwhile is not recorded twice.
-        let fresh: Vec<NewLayer> = new
-            .layers
-            .into_iter()
-            .filter(|new| self.0.snapshots.layer(&new.layer.chain_id).is_none())
-            .collect();
+        let fresh = self.fresh(new.layers)?;
         let known = self.get(&id);
         let record = ImageRecord {
             parent: known.as_ref().map_or(new.parent, |image| image.parent.clone()),
@@ -221,6 +218,43 @@ impl Images {
             catalog.refer(reference, id.clone());
         }
         Ok(Arc::clone(&catalog.images[&id]))
+    }
+
+    /// Leaves out layers that another import has brought in meanwhile, and makes sure that those without files of their own have
+    /// some.
+    fn fresh(&self, layers: Vec<NewLayer>) -> Result<Vec<NewLayer>, Error> {
+        let snapshots = &self.0.snapshots;
+        let is_new = |new: &NewLayer| snapshots.layer(&new.layer.chain_id).is_none();
+        let mut fresh: Vec<NewLayer> = layers.into_iter().filter(is_new).collect();
+        let mut numbers: HashSet<u64> =
+            snapshots.layers().iter().map(|layer| layer.number).collect();
+        numbers.extend(fresh.iter().filter(|new| new.draft.is_some()).map(|new| new.layer.number));
+        for new in fresh.iter_mut().filter(|new| new.draft.is_none()) {
+            if !numbers.contains(&new.layer.number) {
+                let twin = snapshots.any_with(&new.layer.diff_id);
+                let twin =
+                    twin.ok_or_else(|| snapshot::Error::NoLayer(new.layer.chain_id.clone()))?;
+                new.layer.number = twin.number;
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Returns the image that has a name.
+    pub(super) fn owner(&self, reference: &Reference) -> Option<ImageId> {
+        self.read().references.get(&reference.key()).map(|(_, id)| id.clone())
+    }
+
+    /// Finds a layer and keeps it and all below it.
+    pub(super) fn lease_layer(
+        &self,
+        wanted: impl Fn(&snapshot::Layer) -> bool,
+    ) -> Option<(Arc<snapshot::Layer>, Lease)> {
+        // Not between somebody's decision to remove it and the removal.
+        let _turn = self.turn();
+        let layer = self.0.snapshots.layers().into_iter().find(|layer| wanted(layer))?;
+        let lease = self.0.snapshots.lease(&layer.chain_id);
+        Some((layer, lease))
     }
 
     /// Gives an image one more name; another image that had it loses it. Returns that one.

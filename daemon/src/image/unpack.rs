@@ -1,6 +1,6 @@
 //! One layer's tar into a snapshot: hashed by one thread while another makes the files, its recipe written along.
 
-use std::fs::File;
+use std::{fs::File, io::Write};
 
 use cleat_proto::digest::{ChainId, DiffId};
 
@@ -9,7 +9,7 @@ use crate::{
     archive::{
         self,
         apply::{Flavor, apply, reader},
-        chunks::{ChunkReader, Chunks, Hashed},
+        chunks::{ChunkReader, Chunks, Hashed, pipe},
         recipe,
         view::View,
     },
@@ -24,7 +24,7 @@ pub(super) struct Unpacked {
     draft: Draft,
     pub(super) diff_id: DiffId,
     size: u64,
-    tar_size: u64,
+    pub(super) tar_size: u64,
 }
 
 /// Unpacks a layer's tar, already decompressed. On failure nothing is left.
@@ -47,6 +47,21 @@ pub(super) fn unpack(snapshots: &Snapshots, tar: impl Chunks) -> Result<Unpacked
     Ok(Unpacked { draft, diff_id: DiffId::from(sum.digest), size, tar_size: sum.size })
 }
 
+/// Unpacks a layer once more, into a directory of its own: a stack may have the same layer twice, an overlay may not.
+pub(super) fn copy(snapshots: &Snapshots, layer: &snapshot::Layer) -> Result<Unpacked, Error> {
+    let dir = snapshots.layer_dir(layer);
+    let (mut writer, chunks) = pipe();
+    let writing = std::thread::Builder::new().name("copy".into()).spawn(move || {
+        let written = recipe::replay(&dir, "fs", RECIPE, &mut writer);
+        match written.and_then(|()| writer.flush().map_err(archive::Error::Output)) {
+            Ok(()) => {}
+            Err(error) => writer.fail(std::io::Error::other(error)),
+        }
+    });
+    writing.map_err(archive::Error::Input)?;
+    unpack(snapshots, chunks)
+}
+
 impl Unpacked {
     /// Brings the layer to the disk.
     pub(super) fn sync(&self) -> Result<(), Error> {
@@ -63,6 +78,6 @@ impl Unpacked {
             size: self.size,
             tar_size: self.tar_size,
         };
-        NewLayer { layer, draft: self.draft }
+        NewLayer { layer, draft: Some(self.draft) }
     }
 }

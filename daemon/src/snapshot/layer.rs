@@ -147,8 +147,10 @@ impl Snapshots {
     }
 
     /// Makes a recorded layer visible.
-    pub fn adopt(&self, layer: Layer, mut draft: Draft) {
-        draft.kept = true;
+    pub fn adopt(&self, layer: Layer, draft: Option<Draft>) {
+        if let Some(mut draft) = draft {
+            draft.kept = true;
+        }
         let mut layers = self.0.layers.write().unwrap_or_else(PoisonError::into_inner);
         layers.insert(layer.chain_id.clone(), Arc::new(layer));
     }
@@ -161,7 +163,9 @@ impl Snapshots {
         for id in ids {
             let gone = {
                 let mut layers = self.0.layers.write().unwrap_or_else(PoisonError::into_inner);
-                layers.remove(id)
+                let gone = layers.remove(id);
+                // Layers of the same diff id may share their files.
+                gone.filter(|gone| layers.values().all(|layer| layer.number != gone.number))
             };
             if let Some(layer) = gone {
                 self.0.trash.take(&layer.dir(&self.0.root))?;

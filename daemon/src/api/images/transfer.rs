@@ -1,19 +1,17 @@
 //! Images in and out: `POST /images/create` (import; pull comes with registries), `POST /images/load`, `GET /images/get`.
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-};
+use axum::extract::{Request, State};
 use serde::Serialize;
 
 use super::{progress, receive, repository_and_tag};
 use crate::{
     api::{
+        body::{self, ProgressError},
         error::{Error, Result},
         query::Query,
     },
     engine::Engine,
-    image::Import,
+    image::{Import, Loaded},
 };
 
 #[derive(Serialize)]
@@ -65,9 +63,75 @@ fn platform(text: &str) -> Result<(String, String, String), Error> {
     Ok((os, architecture, variant))
 }
 
+#[derive(Serialize)]
+struct Stream {
+    stream: String,
+}
+
+/// One layer's progress: begun and done at once, since layers are unpacked as they come by.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Layer {
+    status: &'static str,
+    progress_detail: Detail,
+    id: String,
+}
+
+#[derive(Serialize)]
+struct Detail {
+    current: u64,
+    total: u64,
+}
+
+/// The answer's head goes out with the first line; whatever fails is told in band.
 pub(super) async fn load(State(engine): State<Engine>, query: Query, request: Request) -> Result {
-    let _ = (engine, query, request.into_body() as Body);
-    Err(Error::not_implemented("load"))
+    if query.optional("platform").is_some() {
+        return Err(Error::not_implemented("loading one platform of an image"));
+    }
+    let quiet = query.bool_or("quiet", true);
+    let (sender, answer) = body::channel(64);
+    let archive = receive(request.into_body());
+    tokio::spawn(async move {
+        let lines = sender.clone();
+        let loaded = engine.load_images(archive, move |step| {
+            for line in lines_of(step, quiet) {
+                // Nobody reads any more: the load goes on to its end all the same.
+                let _ = lines.blocking_send(line);
+            }
+        });
+        if let Err(error) = loaded.await {
+            let _ = sender.progress(&ProgressError::new(error.whole())).await;
+        }
+    });
+    Ok(body::stream("application/json", answer))
+}
+
+fn lines_of(step: Loaded, quiet: bool) -> Vec<Vec<u8>> {
+    let stream = |text: String| line(&Stream { stream: text });
+    match step {
+        Loaded::Layer(diff_id, size) if !quiet => vec![line(&Layer {
+            status: "Loading layer",
+            progress_detail: Detail { current: size, total: size },
+            id: diff_id.short().to_owned(),
+        })],
+        Loaded::Layer(..) => Vec::new(),
+        Loaded::Name(_, reference, before) => {
+            let name = reference.familiar();
+            let moved = before.map(|id| {
+                stream(format!(
+                    "The image {name} already exists, renaming the old one with ID {id} to empty string\n"
+                ))
+            });
+            moved.into_iter().chain([stream(format!("Loaded image: {name}\n"))]).collect()
+        }
+        Loaded::Image(id) => vec![stream(format!("Loaded image ID: {id}\n"))],
+    }
+}
+
+fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.extend_from_slice(b"\r\n");
+    text
 }
 
 pub(super) async fn save_many(State(engine): State<Engine>, query: Query) -> Result {
@@ -75,6 +139,9 @@ pub(super) async fn save_many(State(engine): State<Engine>, query: Query) -> Res
 }
 
 pub(super) fn save(engine: &Engine, names: Vec<String>, query: &Query) -> Result {
-    let _ = (engine, names, query);
-    Err(Error::not_implemented("save"))
+    for name in names.iter().filter(|_| query.optional("platform").is_some()) {
+        super::show::check_platform(&*super::resolve(engine, name)?, query)?;
+    }
+    let chunks = engine.save_images(&names)?;
+    Ok(body::stream("application/x-tar", body::from_receiver(chunks)))
 }

@@ -1,0 +1,159 @@
+//! An OCI layout: `index.json` → index or manifest → configuration and layers, each under its digest.
+//!
+//! Source: OCI image-spec, image-layout.md, image-index.md, manifest.md; `io.containerd.image.name` is containerd's.
+
+use cleat_proto::digest::Digest;
+use serde::Deserialize;
+
+use super::{Error, IMAGES_MAX, Parts, Reference, Wanted, invalid, parse};
+use crate::image::host_architecture;
+
+/// How deep an index may be within indexes.
+const DEPTH_MAX: u32 = 4;
+
+const INDEX_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+const MANIFEST_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+const CONFIG_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    #[serde(default)]
+    media_type: String,
+    digest: String,
+    size: u64,
+    #[serde(default)]
+    annotations: Option<std::collections::BTreeMap<String, String>>,
+    #[serde(default)]
+    platform: Option<Platform>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Platform {
+    architecture: String,
+    os: String,
+}
+
+/// An index or a manifest, told apart by what it has.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Document {
+    schema_version: u32,
+    media_type: String,
+    manifests: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+}
+
+pub(super) fn images(parts: &Parts) -> Result<Vec<Wanted>, Error> {
+    let index: Document = parse(parts.json("index.json")?, "index.json")?;
+    check(&index, "index.json")?;
+    let mut wanted = Vec::new();
+    for descriptor in index.manifests.ok_or_else(|| invalid("index.json has no manifests"))? {
+        let name = name_of(&descriptor);
+        if let Some(image) = follow(parts, &descriptor, name, 0)? {
+            wanted.push(image);
+        }
+        if wanted.len() > IMAGES_MAX {
+            return Err(invalid("the archive has too many images"));
+        }
+    }
+    if wanted.is_empty() {
+        return Err(invalid("the archive has no image for this platform"));
+    }
+    Ok(wanted)
+}
+
+/// Goes from a descriptor to the image of this machine's platform, if there is one.
+fn follow(
+    parts: &Parts,
+    descriptor: &Descriptor,
+    name: Option<Reference>,
+    depth: u32,
+) -> Result<Option<Wanted>, Error> {
+    if depth > DEPTH_MAX {
+        return Err(invalid("the archive's indexes are nested too deep"));
+    }
+    let path = blob(parts, descriptor)?;
+    let document: Document = parse(parts.json(&path)?, &path)?;
+    check(&document, &path)?;
+    let is_index = document.manifests.is_some();
+    let types = if is_index { INDEX_TYPES } else { MANIFEST_TYPES };
+    for claimed in [&descriptor.media_type, &document.media_type] {
+        if !claimed.is_empty() && !types.contains(&claimed.as_str()) {
+            return Err(invalid(format!("{path} is not of the type {claimed}")));
+        }
+    }
+    if let Some(manifests) = document.manifests {
+        for descriptor in manifests.iter().filter(|descriptor| fits(descriptor)) {
+            if let Some(image) = follow(parts, descriptor, name.clone(), depth + 1)? {
+                return Ok(Some(image));
+            }
+        }
+        return Ok(None);
+    }
+    let (Some(config), Some(layers)) = (document.config, document.layers) else {
+        return Err(invalid(format!("{path} is neither an index nor a manifest")));
+    };
+    if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
+        return Err(invalid(format!("{path}: {} is no image's configuration", config.media_type)));
+    }
+    let config = parts.json(&blob(parts, &config)?)?.to_vec();
+    let layers = layers.iter().map(|layer| layer_path(layer)).collect::<Result<_, _>>()?;
+    Ok(Some(Wanted { config, layers, references: name.into_iter().collect(), parent: None }))
+}
+
+/// An index has manifests and no layers, a manifest the other way round: never both (CVE-2021-41190).
+fn check(document: &Document, path: &str) -> Result<(), Error> {
+    if document.schema_version != 2 {
+        return Err(invalid(format!(
+            "{path}: schema version {} is not 2",
+            document.schema_version
+        )));
+    }
+    if document.manifests.is_some() && (document.layers.is_some() || document.config.is_some()) {
+        return Err(invalid(format!("{path} is both an index and a manifest")));
+    }
+    Ok(())
+}
+
+fn fits(descriptor: &Descriptor) -> bool {
+    descriptor.platform.as_ref().is_none_or(|platform| {
+        platform.os == "linux" && platform.architecture == host_architecture()
+    })
+}
+
+/// Returns a JSON blob's name in the archive, after a look at its digest and size.
+fn blob(parts: &Parts, descriptor: &Descriptor) -> Result<String, Error> {
+    let path = layer_path(descriptor)?;
+    parts.check_blob(&path)?;
+    let size = parts.json(&path)?.len() as u64;
+    if size != descriptor.size {
+        return Err(invalid(format!("{path} has {size} bytes instead of {}", descriptor.size)));
+    }
+    Ok(path)
+}
+
+fn layer_path(descriptor: &Descriptor) -> Result<String, Error> {
+    let digest: Digest =
+        descriptor.digest.parse().map_err(|error| invalid(format!("index.json: {error}")))?;
+    Ok(format!("blobs/sha256/{}", digest.hex()))
+}
+
+fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+    let annotations = descriptor.annotations.as_ref()?;
+    let keys = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+    // The second is often a bare tag, which names nothing by itself.
+    let name = keys.iter().find_map(|key| annotations.get(*key))?;
+    let reference = Reference::parse(name).ok()?;
+    let is_whole = reference.tag.is_some() && reference.digest.is_none();
+    is_whole.then_some(reference)
+}

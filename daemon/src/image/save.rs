@@ -1,0 +1,286 @@
+//! `docker save`: images as one tar that is both docker's own archive (`manifest.json`) and an OCI layout (`index.json`).
+//!
+//! A layer's tar is made again from its files (see [`crate::archive::recipe`]) while it is sent, and hashed in passing: if
+//! what came out is not what the image names, the stream ends broken, not whole.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    sync::Arc,
+};
+
+use cleat_proto::digest::Digest;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::{Error, Image, Images, Reference, config, reference::ImageRef, unpack::RECIPE};
+use crate::{
+    archive::{self, chunks::ChunkWriter, pack::Packer, recipe},
+    snapshot::{self, Lease},
+};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MODE: u32 = 0o644;
+
+/// Images to be saved, held until they are.
+pub struct Selection {
+    images: Vec<(Arc<Image>, Vec<Reference>)>,
+    _leases: Vec<Lease>,
+}
+
+#[derive(Serialize, Clone)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: &'static str,
+    digest: String,
+    size: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    schema_version: u32,
+    media_type: &'static str,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: Vec<Descriptor>,
+}
+
+/// One image in `manifest.json`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ManifestItem {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    layer_sources: BTreeMap<String, Descriptor>,
+}
+
+impl Selection {
+    /// Returns which images they are.
+    pub fn images(&self) -> impl Iterator<Item = &Arc<Image>> {
+        self.images.iter().map(|(image, _)| image)
+    }
+}
+
+impl Images {
+    /// Finds the images that names mean: a bare repository is all of its tags, an id has no name in the archive.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Reference`].
+    pub fn select(&self, names: &[String]) -> Result<Selection, Error> {
+        let mut images: Vec<(Arc<Image>, Vec<Reference>)> = Vec::new();
+        let mut add = |image: Arc<Image>, reference: Option<Reference>| {
+            let at = images.iter().position(|(known, _)| known.id == image.id);
+            let at = at.unwrap_or_else(|| {
+                images.push((image, Vec::new()));
+                images.len() - 1
+            });
+            images[at].1.extend(reference);
+        };
+        for name in names {
+            match ImageRef::parse(name)? {
+                ImageRef::Named(reference)
+                    if reference.tag.is_none() && reference.digest.is_none() =>
+                {
+                    let all = self.tags_of(&reference);
+                    if all.is_empty() {
+                        add(self.resolve(name)?, None);
+                    }
+                    all.into_iter().for_each(|(image, reference)| add(image, Some(reference)));
+                }
+                ImageRef::Named(reference) => {
+                    let image = self.resolve(name)?;
+                    let known = image.references.iter().any(|other| other.key() == reference.key());
+                    add(
+                        image,
+                        Some(reference).filter(|reference| known && reference.digest.is_none()),
+                    );
+                }
+                ImageRef::Id(_) => add(self.resolve(name)?, None),
+            }
+        }
+        let leases = images.iter().filter_map(|(image, _)| self.lease(image)).collect();
+        Ok(Selection { images, _leases: leases })
+    }
+
+    fn tags_of(&self, repository: &Reference) -> Vec<(Arc<Image>, Reference)> {
+        let mut all: Vec<(Arc<Image>, Reference)> = Vec::new();
+        for image in self.list() {
+            let mine = |reference: &&Reference| {
+                reference.name == repository.name && reference.digest.is_none()
+            };
+            let found: Vec<Reference> = image.references.iter().filter(mine).cloned().collect();
+            all.extend(found.into_iter().map(|reference| (Arc::clone(&image), reference)));
+        }
+        all.sort_by(|a, b| a.1.cmp(&b.1));
+        all
+    }
+
+    /// Writes the archive. Blocks.
+    ///
+    /// # Errors
+    /// [`Error`]; the archive is broken then, and its reader has to be told.
+    pub fn save(
+        &self,
+        selection: &Selection,
+        output: ChunkWriter,
+    ) -> Result<ChunkWriter, (ChunkWriter, Error)> {
+        let mut packer = Packer::new(output);
+        match self.save_to(selection, &mut packer) {
+            Ok(()) => {
+                packer.finish_or_give_back().map_err(|(output, error)| (output, error.into()))
+            }
+            Err(error) => Err((packer.into_output(), error)),
+        }
+    }
+
+    fn save_to(
+        &self,
+        selection: &Selection,
+        packer: &mut Packer<ChunkWriter>,
+    ) -> Result<(), Error> {
+        packer.directory(b"blobs", 0)?;
+        packer.directory(b"blobs/sha256", 0)?;
+        let mut written: HashSet<String> = HashSet::new();
+        let (mut manifests, mut items) = (Vec::new(), Vec::new());
+        let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        for (image, references) in &selection.images {
+            let layers = match image.top_layer() {
+                Some(top) => self.snapshots().chain(top)?,
+                None => Vec::new(),
+            };
+            let mtime = mtime(image);
+            for layer in layers.iter().rev() {
+                if written.insert(layer.diff_id.to_string()) {
+                    self.layer(layer, mtime, packer)?;
+                }
+            }
+            let bytes = self.content().read(&Digest::from(&image.id), config::LIMIT)?;
+            let config = Descriptor {
+                media_type: CONFIG,
+                digest: image.id.to_string(),
+                size: bytes.len() as u64,
+                annotations: BTreeMap::new(),
+            };
+            if written.insert(image.id.to_string()) {
+                packer.bytes(&blob(&config.digest), MODE, mtime, &bytes)?;
+            }
+            let layers: Vec<Descriptor> =
+                layers.iter().rev().map(|layer| descriptor(layer)).collect();
+            let item = item(image, references, &layers);
+            for reference in references {
+                let top = image.layers.last().map(|layer| layer.diff_id.hex().to_owned());
+                let tag = reference.tag.clone().unwrap_or_default();
+                let tags = repositories.entry(reference.name.familiar()).or_default();
+                tags.insert(tag, top.unwrap_or_default());
+            }
+            let manifest = Manifest { schema_version: 2, media_type: MANIFEST, config, layers };
+            let bytes = json(&manifest)?;
+            let digest = Digest::from_sum(Sha256::digest(&bytes)).to_string();
+            if written.insert(digest.clone()) {
+                packer.bytes(&blob(&digest), MODE, 0, &bytes)?;
+            }
+            let size = bytes.len() as u64;
+            manifests.extend(named(&digest, size, references));
+            items.push(item);
+        }
+        let index = Index { schema_version: 2, media_type: INDEX, manifests };
+        packer.bytes(b"index.json", MODE, 0, &json(&index)?)?;
+        packer.bytes(b"manifest.json", MODE, 0, &json(&items)?)?;
+        packer.bytes(b"oci-layout", MODE, 0, b"{\"imageLayoutVersion\": \"1.0.0\"}")?;
+        if !repositories.is_empty() {
+            packer.bytes(b"repositories", MODE, 0, &json(&repositories)?)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a layer's tar again and checks that it is the one that the image names.
+    fn layer(
+        &self,
+        layer: &snapshot::Layer,
+        mtime: i64,
+        packer: &mut Packer<ChunkWriter>,
+    ) -> Result<(), Error> {
+        let dir = self.snapshots().layer_dir(layer);
+        packer.begin_file(&blob(layer.diff_id.as_str()), MODE, mtime, layer.tar_size)?;
+        let output = packer.output();
+        output.start_sum().map_err(archive::Error::Output)?;
+        recipe::replay(&dir, "fs", RECIPE, output)?;
+        let sum = output.finish_sum().map_err(archive::Error::Output)?;
+        if sum.digest.as_str() != layer.diff_id.as_str() || sum.size != layer.tar_size {
+            return Err(Error::Damaged(layer.diff_id.clone()));
+        }
+        Ok(packer.pad(layer.tar_size)?)
+    }
+}
+
+fn item(image: &Image, references: &[Reference], layers: &[Descriptor]) -> ManifestItem {
+    let path = |digest: &str| String::from_utf8_lossy(&blob(digest)).into_owned();
+    let tags: Vec<String> = references.iter().map(Reference::familiar).collect();
+    ManifestItem {
+        config: path(image.id.as_str()),
+        repo_tags: (!tags.is_empty()).then_some(tags),
+        layers: layers.iter().map(|layer| path(&layer.digest)).collect(),
+        parent: None,
+        layer_sources: layers.iter().map(|layer| (layer.digest.clone(), layer.clone())).collect(),
+    }
+}
+
+/// One entry of the index for each name, or one without.
+fn named(digest: &str, size: u64, references: &[Reference]) -> Vec<Descriptor> {
+    let entry = |annotations| Descriptor {
+        media_type: MANIFEST,
+        digest: digest.to_owned(),
+        size,
+        annotations,
+    };
+    if references.is_empty() {
+        return vec![entry(BTreeMap::new())];
+    }
+    let annotations = |reference: &Reference| {
+        BTreeMap::from([
+            ("io.containerd.image.name", reference.to_string()),
+            ("org.opencontainers.image.ref.name", reference.tag.clone().unwrap_or_default()),
+        ])
+    };
+    references.iter().map(|reference| entry(annotations(reference))).collect()
+}
+
+fn descriptor(layer: &snapshot::Layer) -> Descriptor {
+    Descriptor {
+        media_type: LAYER,
+        digest: layer.diff_id.to_string(),
+        size: layer.tar_size,
+        annotations: BTreeMap::new(),
+    }
+}
+
+fn blob(digest: &str) -> Vec<u8> {
+    format!("blobs/{}", digest.replacen(':', "/", 1)).into_bytes()
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value)
+        .map_err(|error| archive::Error::Output(io::Error::other(error)).into())
+}
+
+fn mtime(image: &Image) -> i64 {
+    let created = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    created.map_or(0, |time| time.as_second())
+}

@@ -1,0 +1,388 @@
+//! Images through their whole life, on a real store.
+
+use std::{fs, sync::Arc};
+
+use bytes::Bytes;
+use cleat_proto::digest::{DiffId, ImageId};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::{Error, Image, Images, Import, Loaded, Reference, RemoveOptions, Removed, Use};
+use crate::{
+    archive::{
+        chunks::{ChunkWriter, Received},
+        pack::Packer,
+    },
+    content::Content,
+    metadata::Database,
+    snapshot::Snapshots,
+};
+
+struct Store {
+    dir: tempfile::TempDir,
+    images: Images,
+}
+
+impl Store {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let images = open(&dir);
+        Self { dir, images }
+    }
+
+    /// As after the end of the daemon and a new start.
+    fn again(self) -> Self {
+        let Self { dir, images } = self;
+        drop(images);
+        // The database's writer lets go of its file a moment after its last handle.
+        let images = open(&dir);
+        Self { dir, images }
+    }
+
+    fn import(&self, name: &str, files: &[(&str, &[u8])]) -> Arc<Image> {
+        let reference = Some(Reference::parse(name).unwrap().or_latest());
+        let import = Import { reference, os: "linux".into(), ..Import::default() };
+        self.images.import(stream(tar(files)), import).unwrap()
+    }
+
+    fn load(&self, archive: Vec<u8>) -> Result<Vec<Loaded>, Error> {
+        let mut told = Vec::new();
+        self.images.load(stream(archive), &mut |step| told.push(step))?;
+        Ok(told)
+    }
+
+    fn save(&self, names: &[&str]) -> Vec<u8> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let selection = self.images.select(&names).unwrap();
+        let (writer, mut receiver) = ChunkWriter::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(self.images.save(&selection, writer).map_err(|(_, error)| error).unwrap())
+            });
+            let mut all = Vec::new();
+            while let Some(chunk) = receiver.blocking_recv() {
+                all.extend_from_slice(&chunk.unwrap());
+            }
+            all
+        })
+    }
+
+    fn remove(&self, name: &str, force: bool) -> Result<Vec<Removed>, Error> {
+        self.remove_used(name, force, Vec::new())
+    }
+
+    fn remove_used(&self, name: &str, force: bool, uses: Vec<Use>) -> Result<Vec<Removed>, Error> {
+        let options = RemoveOptions { force, keep_parents: false };
+        self.images.remove(name, options, &move || uses.clone())
+    }
+
+    /// The numbered directories of layers.
+    fn layer_dirs(&self) -> usize {
+        let entries = fs::read_dir(self.dir.path().join("snapshots")).unwrap();
+        let is_number = |name: &std::ffi::OsStr| name.to_str().unwrap().parse::<u64>().is_ok();
+        entries.filter(|entry| is_number(&entry.as_ref().unwrap().file_name())).count()
+    }
+
+    fn blobs(&self) -> usize {
+        self.images.content().list().unwrap().len()
+    }
+}
+
+fn open(dir: &tempfile::TempDir) -> Images {
+    let path = dir.path().join("meta.redb");
+    let database = (0..100_000)
+        .find_map(|_| {
+            std::thread::yield_now();
+            Database::open(&path).ok()
+        })
+        .unwrap();
+    let content = Content::open(&dir.path().join("content")).unwrap();
+    let snapshots = Snapshots::open(&dir.path().join("snapshots"), database.clone()).unwrap();
+    Images::open(database, content, snapshots).unwrap()
+}
+
+fn stream(bytes: Vec<u8>) -> Received {
+    let (sender, received) = Received::channel();
+    std::thread::spawn(move || {
+        for piece in bytes.chunks(3000) {
+            if sender.blocking_send(Ok(Bytes::copy_from_slice(piece))).is_err() {
+                return;
+            }
+        }
+    });
+    received
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut packer = Packer::new(Vec::new());
+    for (name, bytes) in files {
+        packer.bytes(name.as_bytes(), 0o644, 1_600_000_000, bytes).unwrap();
+    }
+    packer.finish().unwrap()
+}
+
+fn sha(bytes: &[u8]) -> String {
+    DiffId::from_sum(Sha256::digest(bytes)).to_string()
+}
+
+/// A docker archive of these layers.
+fn archive(tags: &[&str], layers: &[&[u8]], diff_ids: Vec<String>) -> Vec<u8> {
+    let config = json!({"os": "linux", "architecture": "amd64", "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let names: Vec<String> = (0..layers.len()).map(|n| format!("{n}/layer.tar")).collect();
+    let manifest = json!([{"Config": "c.json", "RepoTags": tags, "Layers": names}]);
+    let (config, manifest) = (config.to_string(), manifest.to_string());
+    let mut files: Vec<(&str, &[u8])> = vec![("c.json", config.as_bytes())];
+    files.extend(names.iter().map(String::as_str).zip(layers.iter().copied()));
+    files.push(("manifest.json", manifest.as_bytes()));
+    tar(&files)
+}
+
+fn good(tag: &str, layers: &[&[u8]]) -> Vec<u8> {
+    archive(&[tag], layers, layers.iter().map(|layer| sha(layer)).collect())
+}
+
+#[test]
+fn an_imported_image_is_there_after_a_start() {
+    let store = Store::new();
+    let image = store.import("a:1", &[("f", b"hello")]);
+    assert_eq!((image.size, image.tags()), (5, vec!["a:1".to_owned()]));
+    let store = store.again();
+    let found = store.images.resolve("a:1").unwrap();
+    assert_eq!(*found, *image);
+    for name in [image.id.as_str(), image.id.hex(), image.id.short(), &image.id.as_str()[..12]] {
+        assert_eq!(store.images.resolve(name).unwrap().id, image.id, "{name}");
+    }
+    let missing = store.images.resolve("b").unwrap_err();
+    assert_eq!(missing.to_string(), "No such image: b:latest");
+}
+
+#[test]
+fn a_name_belongs_to_the_last_who_got_it() {
+    let store = Store::new();
+    let first = store.import("a", &[("f", b"1")]);
+    let second = store.import("a", &[("f", b"2")]);
+    assert_eq!(store.images.resolve("a").unwrap().id, second.id);
+    assert!(store.images.get(&first.id).unwrap().references.is_empty());
+    let store = store.again();
+    assert!(store.images.get(&first.id).unwrap().references.is_empty());
+}
+
+#[test]
+fn what_is_saved_loads_again_elsewhere() {
+    let store = Store::new();
+    let image = store.import("a:1", &[("f", b"hello"), ("g", &[7; 10_000])]);
+    let saved = store.save(&["a:1"]);
+    let other = Store::new();
+    let told = other.load(saved.clone()).unwrap();
+    let name = Reference::parse("a:1").unwrap();
+    assert!(told.contains(&Loaded::Name(image.id.clone(), name, None)), "{told:?}");
+    assert_eq!(other.save(&["a:1"]), saved);
+    // Once more changes nothing, and no layer is unpacked.
+    let again = other.load(saved).unwrap();
+    assert_eq!(again.len(), 1, "{again:?}");
+    assert_eq!(other.layer_dirs(), 1);
+}
+
+#[test]
+fn a_layout_without_manifest_json_loads_as_well() {
+    let store = Store::new();
+    let image = store.import("host.example/x/a:1", &[("f", b"hello")]);
+    let saved = store.save(&["host.example/x/a:1"]);
+    // The same archive without docker's own files.
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut reader = tar::Archive::new(saved.as_slice());
+    for entry in reader.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+        if !bytes.is_empty() && name != "manifest.json" && name != "repositories" {
+            files.push((name, bytes));
+        }
+    }
+    let layout = |files: &[(String, Vec<u8>)]| {
+        tar(&files
+            .iter()
+            .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+            .collect::<Vec<_>>())
+    };
+    let other = Store::new();
+    other.load(layout(&files)).unwrap();
+    assert_eq!(other.images.resolve("host.example/x/a:1").unwrap().id, image.id);
+    // A blob that is not what its name says.
+    for at in 0..files.len() {
+        if !files[at].0.starts_with("blobs/") {
+            continue;
+        }
+        let mut damaged = files.clone();
+        let last = damaged[at].1.len() - 1;
+        damaged[at].1[last] ^= 1;
+        let other = Store::new();
+        assert!(other.load(layout(&damaged)).is_err(), "{}", files[at].0);
+        assert!(other.images.list().is_empty());
+        assert_eq!((other.layer_dirs(), other.blobs()), (0, 0));
+    }
+}
+
+#[test]
+fn layers_are_shared_and_go_with_their_last_image() {
+    let store = Store::new();
+    let (base, one, two) = (tar(&[("b", b"base")]), tar(&[("1", b"one")]), tar(&[("2", b"two")]));
+    store.load(good("one:1", &[&base, &one])).unwrap();
+    store.load(good("two:1", &[&base, &two])).unwrap();
+    assert_eq!(store.layer_dirs(), 3);
+    let removed = store.remove("one:1", false).unwrap();
+    let layers = removed.iter().filter(|one| matches!(one, Removed::Layer(_))).count();
+    assert_eq!((layers, store.layer_dirs()), (1, 2));
+    store.remove("two:1", false).unwrap();
+    assert_eq!((store.layer_dirs(), store.blobs()), (0, 0));
+    assert!(store.again().images.list().is_empty());
+}
+
+#[test]
+fn the_same_files_in_two_stacks_are_on_disk_once() {
+    let store = Store::new();
+    let (a, b) = (tar(&[("a", b"a")]), tar(&[("b", b"b")]));
+    store.load(good("ab:1", &[&a, &b])).unwrap();
+    store.load(good("ba:1", &[&b, &a])).unwrap();
+    assert_eq!(store.layer_dirs(), 2);
+    store.remove("ab:1", false).unwrap();
+    assert_eq!(store.layer_dirs(), 2);
+    let ba = store.images.resolve("ba:1").unwrap();
+    let dirs = store.images.snapshots().lower_dirs(ba.top_layer().unwrap()).unwrap();
+    assert!(dirs[0].join("a").is_file() && dirs[1].join("b").is_file());
+    store.remove("ba:1", false).unwrap();
+    assert_eq!(store.layer_dirs(), 0);
+}
+
+#[test]
+fn the_same_layer_twice_in_one_stack_is_two_directories() {
+    let store = Store::new();
+    let a = tar(&[("a", b"a")]);
+    store.load(good("aa:1", &[&a, &a])).unwrap();
+    let image = store.images.resolve("aa:1").unwrap();
+    let dirs = store.images.snapshots().lower_dirs(image.top_layer().unwrap()).unwrap();
+    assert_ne!(dirs[0], dirs[1]);
+    assert!(dirs.iter().all(|dir| dir.join("a").is_file()));
+    let saved = store.save(&["aa:1"]);
+    Store::new().load(saved).unwrap();
+}
+
+#[test]
+fn an_archive_that_lies_leaves_nothing() {
+    let layer = tar(&[("f", b"x")]);
+    let wrong = "sha256:".to_owned() + &"1".repeat(64);
+    let cut = {
+        let whole = good("a:1", &[&layer]);
+        whole[..whole.len() - 2048].to_vec()
+    };
+    let cases: Vec<(Vec<u8>, &str)> = vec![
+        (archive(&["a:1"], &[&layer], vec![wrong]), "invalid diffID for layer 0"),
+        (archive(&["a:1"], &[&layer], vec![]), "layers length mismatch: expected 1, got 0"),
+        (archive(&["a"], &[&layer], vec![sha(&layer)]), "invalid tag \"a\""),
+        (archive(&["../../x:1"], &[&layer], vec![sha(&layer)]), "invalid reference format"),
+        (good("a:1", &[b"garbage garbage"]), "archive/tar: invalid tar header"),
+        (tar(&[("a", b"b")]), "neither manifest.json nor index.json"),
+        (tar(&[("manifest.json", b"[null]")]), "invalid manifest.json"),
+        (tar(&[("manifest.json", b"{}")]), "invalid manifest.json"),
+        (tar(&[("manifest.json", &[b'['; 100_000])]), "invalid manifest.json"),
+        (tar(&[("manifest.json", br#"[{"Config":"/etc/passwd"}]"#)]), "is not in the archive"),
+        (b"garbage".repeat(200), "invalid tar header"),
+        (Vec::new(), "neither manifest.json nor index.json"),
+        (cut, "unexpected EOF"),
+    ];
+    for (bytes, message) in cases {
+        let store = Store::new();
+        let error = crate::engine::Error::from(store.load(bytes).unwrap_err());
+        assert!(error.whole().contains(message), "{} for {message}", error.whole());
+        assert_eq!(error.kind(), cleat_proto::kind::Kind::InvalidArgument, "{message}");
+        assert!(store.images.list().is_empty());
+        assert_eq!((store.layer_dirs(), store.blobs()), (0, 0), "{message}");
+    }
+}
+
+#[test]
+fn an_image_in_use_stays() {
+    let store = Store::new();
+    let image = store.import("a:1", &[("f", b"1")]);
+    let user = |running| Use {
+        container: "c".repeat(64),
+        image: image.id.to_string(),
+        top_layer: image.top_layer().cloned(),
+        running,
+    };
+    let (container, short) = ("c".repeat(12), image.id.short());
+    let refused = |name: &str, force, running| {
+        store.remove_used(name, force, vec![user(running)]).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused("a:1", false, false),
+        format!(
+            "conflict: unable to remove repository reference \"a:1\" (must force) - container {container} is using its referenced image {short}"
+        )
+    );
+    assert_eq!(
+        refused(short, false, false),
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is being used by stopped container {container}"
+        )
+    );
+    assert_eq!(
+        refused(short, true, true),
+        format!(
+            "conflict: unable to delete {short} (cannot be forced) - image is being used by running container {container}"
+        )
+    );
+    store.images.tag(&image.id, Reference::parse("b:2").unwrap()).unwrap();
+    assert_eq!(
+        store.remove(short, false).unwrap_err().to_string(),
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+        )
+    );
+    // The image goes, what a stopped container stands on stays until it is swept.
+    store.remove_used(short, true, vec![user(false)]).unwrap();
+    assert!(store.images.list().is_empty());
+    assert_eq!(store.layer_dirs(), 1);
+    store.images.sweep(&[]).unwrap();
+    assert_eq!(store.layer_dirs(), 0);
+}
+
+#[test]
+fn a_lease_keeps_layers_alive() {
+    let store = Store::new();
+    let image = store.import("a:1", &[("f", b"1")]);
+    let lease = store.images.lease(&image);
+    store.remove("a:1", false).unwrap();
+    assert_eq!(store.layer_dirs(), 1);
+    drop(lease);
+    store.images.sweep(&[]).unwrap();
+    assert_eq!(store.layer_dirs(), 0);
+}
+
+#[test]
+fn a_damaged_image_does_not_keep_the_daemon_from_starting() {
+    let store = Store::new();
+    let kept = store.import("kept:1", &[("f", b"1")]);
+    let broken = store.import("broken:1", &[("f", b"2")]);
+    let blob = store.dir.path().join("content/blobs/sha256").join(broken.id.hex());
+    fs::write(blob, "nonsense").unwrap();
+    let store = store.again();
+    let ids: Vec<ImageId> = store.images.list().iter().map(|image| image.id.clone()).collect();
+    assert_eq!(ids, [kept.id.clone()]);
+}
+
+#[test]
+fn a_layer_whose_files_changed_is_not_saved_as_if_whole() {
+    let store = Store::new();
+    let image = store.import("a:1", &[("f", b"hello")]);
+    let dir = store.images.snapshots().lower_dirs(image.top_layer().unwrap()).unwrap().remove(0);
+    fs::write(dir.join("f"), b"jello").unwrap();
+    let selection = store.images.select(&["a:1".to_owned()]).unwrap();
+    let (writer, receiver) = ChunkWriter::channel();
+    let (_, error) =
+        store.images.save(&selection, writer).map(drop).map_err(|e| ((), e.1)).unwrap_err();
+    drop(receiver);
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
+}
