@@ -136,11 +136,6 @@ impl TaskDir {
         Ok((short.into(), Some(directory)))
     }
 
-    /// The socket's own path, however long.
-    pub fn socket_path(&self) -> PathBuf {
-        self.path.join("shim.sock")
-    }
-
     /// Reads `exit.json`; `None` if there is none, or none that can be read.
     pub fn exit(&self) -> Option<Exit> {
         let bytes = fs::read(self.path.join(exit::FILE_NAME)).ok()?;

@@ -53,15 +53,15 @@ impl Shims {
             (listener.as_fd(), LISTENER),
         ];
         fds.extend(netns.map(|netns| (netns.as_fd(), NETNS)));
-        let socket = task.socket_path();
         let args: Vec<OsString> = vec![
             binary.into(),
             "-namespace".into(),
             NAMESPACE.into(),
             "-id".into(),
             task.id().as_str().into(),
-            "-socket".into(),
-            socket.into(),
+            "-address".into(),
+            "".into(),
+            "serve".into(),
         ];
         let spawn = Spawn {
             program: binary.to_owned(),
