@@ -126,7 +126,7 @@ async fn resize(State(engine): State<Engine>, Path(id): Path<String>, query: Que
 }
 
 async fn inspect(State(engine): State<Engine>, Path(id): Path<String>) -> Result {
-    let exec = engine.exec_inspect(&id)?;
+    let exec = engine.exec_settled(&id).await?;
     let config = &exec.config;
     let (exit_code, pid) = match exec.state {
         ExecState::Created | ExecState::Starting => (None, 0),

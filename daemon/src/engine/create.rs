@@ -75,6 +75,7 @@ impl Engine {
             log_driver: &config.log_driver,
             log_opts: &config.log_opts,
             shm_size_bytes: config.shm_size_bytes,
+            ulimits: &config.ulimits,
             unified_cgroups: self.0.host.unified_cgroups,
         };
         defaults::fill_host_config(&mut request.host_config, &known);

@@ -2,7 +2,7 @@
 //!
 //! Source: the rules by which dockerd 28 merges (observed), and Engine API v1.51, ContainerCreate.
 
-use cleat_proto::docker::container::{Config, HealthConfig, HostConfig, StrSlice};
+use cleat_proto::docker::container::{Config, HealthConfig, HostConfig, StrSlice, Ulimit};
 
 /// What is hidden from a container, unless it is privileged or says otherwise.
 const MASKED_PATHS: [&str; 12] = [
@@ -111,6 +111,7 @@ pub(super) struct Defaults<'a> {
     pub log_driver: &'a str,
     pub log_opts: &'a std::collections::BTreeMap<String, String>,
     pub shm_size_bytes: u64,
+    pub ulimits: &'a [Ulimit],
     pub unified_cgroups: bool,
 }
 
@@ -148,6 +149,12 @@ pub(super) fn fill_host_config(host: &mut HostConfig, defaults: &Defaults<'_>) {
         }
     }
     host.log_config.config.get_or_insert_default();
+    for ulimit in defaults.ulimits {
+        let own = host.ulimits.get_or_insert_default();
+        if !own.iter().any(|known| known.name == ulimit.name) {
+            own.push(ulimit.clone());
+        }
+    }
     if host.oom_kill_disable.is_none() && !defaults.unified_cgroups {
         host.oom_kill_disable = Some(false);
     }
@@ -217,6 +224,7 @@ mod tests {
             log_driver: "json-file",
             log_opts: &options,
             shm_size_bytes: 64 << 20,
+            ulimits: &[],
             unified_cgroups: false,
         };
         fill_host_config(&mut host, &defaults);
@@ -233,6 +241,7 @@ mod tests {
             log_driver: "json-file",
             log_opts: &options,
             shm_size_bytes: 0,
+            ulimits: &[],
             unified_cgroups: true,
         };
         fill_host_config(&mut host, &defaults);

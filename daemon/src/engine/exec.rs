@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cleat_proto::{id::ExecId, kind::Kind, shim::Attach};
+use cleat_proto::{
+    containerd::v1::types::Status as TaskStatus, id::ExecId, kind::Kind, shim::Attach,
+};
 use oci_spec::runtime::{BoxBuilder, Process};
 
 use super::{
@@ -28,6 +30,8 @@ use crate::{
 const KEPT: Duration = Duration::from_secs(5 * 60);
 /// How often the old ones are looked for.
 const COLLECTION: Duration = Duration::from_secs(60);
+/// How long the journal may take to tell what the shim has said.
+const SETTLING: Duration = Duration::from_secs(1);
 /// How many execs there may be, of all containers; the oldest that ended goes first.
 const MAX: usize = 16 * 1024;
 /// How much of a file of the container is read.
@@ -176,6 +180,30 @@ impl Engine {
         self.0.execs.get(id, |known| known.exec.clone())
     }
 
+    /// Returns an exec as it stands, its end included if the shim knows of one: a client that has just seen the stream's end asks
+    /// for the exit code, and must not be faster than the journal.
+    ///
+    /// # Errors
+    /// `No such exec instance: …`
+    pub async fn exec_settled(&self, id: &str) -> Result<Exec> {
+        let exec = self.exec_inspect(id)?;
+        if !matches!(exec.state, ExecState::Starting | ExecState::Running { .. }) {
+            return Ok(exec);
+        }
+        let Ok(entry) = self.entry(&(&exec.container).into()) else { return Ok(exec) };
+        let mut view = entry.subscribe();
+        let asked = async {
+            let mut client = Client::connect(&self.task_dir(&exec.container)).await?;
+            client.state(id).await
+        };
+        if !asked.await.is_ok_and(|state| state.status == TaskStatus::Stopped) {
+            return self.exec_inspect(id);
+        }
+        let told = view.wait_for(|container| container.exec_ids.iter().all(|e| e.as_str() != id));
+        let _ = tokio::time::timeout(SETTLING, told).await;
+        self.exec_inspect(id)
+    }
+
     /// Takes in an exec's end, and has the shim forget it.
     pub(super) fn exec_ended(&self, entry: &Arc<Entry>, id: &str, status: u32) {
         let Ok(id) = id.parse::<ExecId>() else { return };
@@ -229,7 +257,6 @@ impl ExecLaunch {
     }
 
     async fn run_to_the_end(self, client: Option<(OwnedFd, Vec<u8>)>) -> Result<()> {
-        let copy = client.as_ref().and_then(|(client, _)| client.try_clone().ok());
         match self.start(client).await {
             Ok(pid) => {
                 let _ = self.engine.0.execs.get(self.exec.id.as_str(), |known| {
@@ -240,16 +267,13 @@ impl ExecLaunch {
                 });
                 Ok(())
             }
-            Err(error) => {
+            Err((error, client)) => {
                 let text = error.whole();
-                let status = match exit_code_of(&text).0 {
-                    127 => 127,
-                    _ => 126,
-                };
+                let status = if exit_code_of(&text).0 == 127 { 127 } else { 126 };
                 self.engine.0.execs.end(&self.exec.id, status);
                 let id = &self.exec.id;
                 self.entry.change(|container| container.exec_ids.retain(|known| known != id));
-                if let Some(client) = copy {
+                if let Some(client) = client {
                     tell(client, &text, self.tty);
                 }
                 Err(error)
@@ -257,8 +281,12 @@ impl ExecLaunch {
         }
     }
 
-    async fn start(&self, client: Option<(OwnedFd, Vec<u8>)>) -> Result<u32> {
-        let process = self.process().await?;
+    /// Hands the exec to the shim and starts it. A client that comes back with an error has not been told: the shim does
+    /// not know it.
+    async fn start(
+        &self,
+        client: Option<(OwnedFd, Vec<u8>)>,
+    ) -> Result<u32, (Error, Option<OwnedFd>)> {
         let task = self.engine.task_dir(&self.entry.id);
         let id = self.exec.id.as_str();
         let config = &self.exec.config;
@@ -268,8 +296,16 @@ impl ExecLaunch {
             stdout: config.attach_stdout && attached,
             stderr: config.attach_stderr && attached,
         };
-        let mut shim = Client::connect(&task).await?;
-        shim.exec(id, process, config.tty, streams).await?;
+        let added = async {
+            let process = self.process().await?;
+            let mut shim = Client::connect(&task).await?;
+            shim.exec(id, process, config.tty, streams).await?;
+            Ok::<_, Error>(shim)
+        };
+        let (mut shim, client) = match added.await {
+            Ok(shim) => (shim, client),
+            Err(error) => return Err((error, client.map(|(client, _)| client))),
+        };
         let started = async {
             if let Some((client, early_stdin)) = client {
                 let attach = Attach {
@@ -295,7 +331,7 @@ impl ExecLaunch {
                     crate::task::Error::Shim { .. } => Kind::InvalidArgument,
                     _ => error.kind(),
                 };
-                Err(Error::new(kind, format!("{error}{suffix}")))
+                Err((Error::new(kind, format!("{error}{suffix}")), None))
             }
         }
     }

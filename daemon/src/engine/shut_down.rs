@@ -16,7 +16,7 @@ impl Engine {
                 let engine = self.clone();
                 async move {
                     let wanted = entry.view().run.wanted;
-                    let stopped = engine.stop_task(&entry, StopOptions::default()).await;
+                    let stopped = engine.stop_and_tell(&entry, StopOptions::default()).await;
                     if let Err(error) = stopped {
                         tracing::warn!(container = %entry.id, error = error.whole(), "not stopped");
                     }

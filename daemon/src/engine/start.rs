@@ -177,7 +177,7 @@ impl Engine {
     }
 
     /// Builds the OCI spec on a thread of its own: it reads files of the container.
-    pub(super) fn spec_in_background(
+    fn spec_in_background(
         &self,
         record: &Arc<Record>,
     ) -> Result<tokio::task::JoinHandle<Result<Spec>>> {
@@ -189,6 +189,7 @@ impl Engine {
                 let path = std::path::Path::new(path);
                 engine.snapshots().read_file(&record.id, top.as_ref(), path, MAX_FILE_BYTES)
             };
+            engine.provide_init(&record)?;
             let mounts = engine.resolve_mounts(&record)?;
             let input = engine.spec_input(&record, &record.config, &shared, mounts, &read_file);
             Ok(spec::build(&input)?)
@@ -210,6 +211,11 @@ impl Engine {
             _ => spec::Namespace::New,
         };
         let file = |name: &str| Some(shared.files.join(name));
+        let config_of_daemon = self.config();
+        let init_binary = host
+            .init
+            .unwrap_or(config_of_daemon.init_by_default)
+            .then(|| config_of_daemon.init.clone().unwrap_or_else(|| self.own_init()));
         let mut args = vec![record.path.clone()];
         args.extend(record.args.iter().cloned());
         spec::Input {
@@ -231,10 +237,36 @@ impl Engine {
             shm: shared.shm.clone(),
             cgroups_path: self.cgroup_path(record),
             unified_cgroups: self.0.host.unified_cgroups,
-            init_binary: host.init.unwrap_or(false).then(|| self.config().init.clone()).flatten(),
+            init_binary,
             read_file,
             kernel: self.0.host.kernel,
         }
+    }
+
+    /// Where the init of our own is: a copy of the worker, which is an init under that name. (A copy, since a container
+    /// that is allowed too much could write to what is bound into it.)
+    fn own_init(&self) -> PathBuf {
+        self.config().state.join("docker-init")
+    }
+
+    /// Makes the copy, at the first container that wants it.
+    fn provide_init(&self, record: &Record) -> Result<()> {
+        let config = self.config();
+        let path = self.own_init();
+        let wanted = record.host_config.init.unwrap_or(config.init_by_default);
+        if !wanted || config.init.is_some() || path.exists() {
+            return Ok(());
+        }
+        let native = config.runtimes.values().find(|runtime| runtime.native).ok_or_else(|| {
+            Error::new(Kind::InvalidArgument, "no init binary was found on this host")
+        })?;
+        let unfinished = config.state.join(format!("docker-init.{}", record.id));
+        fs::copy(&native.path, &unfinished).and_then(|_| fs::rename(&unfinished, &path)).map_err(
+            |error| {
+                let text = format!("cannot make {}", path.display());
+                Error::with_source(Kind::Internal, text, error)
+            },
+        )
     }
 
     /// Finds the namespaces and files that are another container's, or the host's.

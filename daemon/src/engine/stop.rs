@@ -27,10 +27,20 @@ impl Engine {
             return Err(Error::new(Kind::AlreadySo, "container is already stopped"));
         }
         let (engine, name) = (self.clone(), reference.0.clone());
-        let stopping = tokio::spawn(async move { engine.stop_task(&entry, options).await });
+        let stopping = tokio::spawn(async move { engine.stop_and_tell(&entry, options).await });
         stopping.await.map_err(Error::lost)?.map_err(|error| {
             Error::with_source(Kind::Internal, format!("cannot stop container: {name}"), error)
         })
+    }
+
+    pub(super) async fn stop_and_tell(
+        &self,
+        entry: &Arc<Entry>,
+        options: StopOptions,
+    ) -> Result<()> {
+        self.stop_task(entry, options).await?;
+        self.publish(&entry.view(), "stop", Default::default());
+        Ok(())
     }
 
     /// Asks the shim, and waits until the end is committed.
@@ -62,9 +72,7 @@ impl Engine {
             self.kill_by_hand(entry).await;
         }
         fault::point("stop.after-signal");
-        self.until_stopped(entry).await?;
-        self.publish(&entry.view(), "stop", Default::default());
-        Ok(())
+        self.until_stopped(entry).await
     }
 
     /// Waits until the end is known and committed.
@@ -171,7 +179,7 @@ impl Engine {
     async fn restart_entry(&self, entry: &Arc<Entry>, options: StopOptions) -> Result<()> {
         if entry.view().state.is_running() {
             entry.set_restarting_by_hand(true);
-            let stopped = self.stop_task(entry, options).await;
+            let stopped = self.stop_and_tell(entry, options).await;
             entry.set_restarting_by_hand(false);
             stopped?;
         }

@@ -47,7 +47,7 @@ impl Engine {
         validate::check_restart_policy(&request.restart_policy, false)?;
         let mut after = before.clone();
         merge(&mut after, &request).map_err(cannot)?;
-        crate::spec::check(&view.record.config, &after)?;
+        crate::spec::check_resources(&after, true)?;
         let stored = after.clone();
         self.commit(entry, |record| record.host_config = stored).await.map_err(cannot)?;
         if let Err(error) = self.apply(entry, &before, &after).await {
@@ -77,19 +77,12 @@ impl Engine {
             // No process: the next start reads the bundle, and the record is right for the start after that.
             return Ok(());
         }
-        let resources = self.resources_of(entry).await?;
-        Ok(client.update(resources).await?)
-    }
-
-    /// Renders the limits of a record as the OCI has them, without the device rules, which do not change.
-    async fn resources_of(&self, entry: &Arc<Entry>) -> Result<Vec<u8>> {
-        let record = Arc::clone(&entry.view().record);
-        let mut spec = self.spec_in_background(&record)?.await.map_err(Error::lost)??;
-        let linux = spec.linux_mut().as_mut();
-        let mut resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let mut resources = crate::spec::resources(after)?;
+        // The device rules do not change.
         resources.set_devices(None);
-        serde_json::to_vec(&resources)
-            .map_err(|error| Error::with_source(Kind::Internal, "cannot render limits", error))
+        let resources = serde_json::to_vec(&resources)
+            .map_err(|error| Error::with_source(Kind::Internal, "cannot render limits", error))?;
+        Ok(client.update(resources).await?)
     }
 }
 

@@ -38,7 +38,9 @@ fn is_over(container: &Container, condition: WaitCondition, exits: u64) -> bool 
 }
 
 fn outcome_of(container: &Container) -> WaitOutcome {
-    let error = Some(container.run.error.clone()).filter(|error| !error.is_empty());
+    // What went wrong with a container that is gone was told to whoever started it; that it is gone is no error.
+    let error = &container.run.error;
+    let error = Some(error.clone()).filter(|error| !error.is_empty() && !container.gone);
     WaitOutcome { status: container.run.exit_code, error }
 }
 
