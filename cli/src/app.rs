@@ -26,8 +26,12 @@ pub struct App {
     client: OnceCell<Result<Client, String>>,
 }
 
+/// What the `--tls` flags ask for.
 struct Tls {
     wanted: bool,
+    /// Must be there, as must the other two if they were named.
+    ca: String,
+    named: Vec<String>,
 }
 
 impl App {
@@ -48,13 +52,21 @@ impl App {
             || flags.on("tlsverify")
             || (!flags.changed("tls") && set("DOCKER_TLS"))
             || (!flags.changed("tlsverify") && set("DOCKER_TLS_VERIFY"));
+        let certificates = std::env::var("DOCKER_CERT_PATH").ok().filter(|path| !path.is_empty());
+        let certificates = certificates.map_or_else(|| directory.clone(), PathBuf::from);
+        let ca = match flags.text("tlscacert") {
+            "" => certificates.join("ca.pem").to_string_lossy().into_owned(),
+            path => path.to_owned(),
+        };
+        let named = [flags.list("tlscert"), flags.list("tlskey")].concat();
+        let tls = Tls { wanted, ca, named };
         Ok(Self {
             config,
             directory,
             debug: flags.on("debug"),
             hosts,
             context,
-            tls: Tls { wanted },
+            tls,
             client: OnceCell::new(),
         })
     }
@@ -73,11 +85,24 @@ impl App {
     fn make_client(&self) -> Result<Client, String> {
         let unresolved = |reason: String| format!("unable to resolve docker endpoint: {reason}");
         let host = self.endpoint().map_err(unresolved)?;
+        if host.starts_with("npipe://") {
+            return Err("protocol not available".into());
+        }
+        if self.tls.wanted {
+            for path in std::iter::once(&self.tls.ca).chain(&self.tls.named) {
+                std::fs::File::open(path)
+                    .map_err(|error| unresolved(crate::go::path_error("open", path, &error)))?;
+            }
+        }
         if self.tls.wanted && host.starts_with("tcp://") {
             return Err("TLS is not supported by this client yet: use a unix socket".into());
         }
-        let mut headers: Vec<(String, String)> =
-            self.config.http_headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mut headers: Vec<(String, String)> = self
+            .config
+            .http_headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         headers.extend(headers_from_environment()?);
         let pinned = std::env::var("DOCKER_API_VERSION").ok().filter(|version| !version.is_empty());
         let pinned = pinned.map(|version| version.trim_start_matches('v').to_owned());
@@ -121,7 +146,8 @@ impl App {
             )
         };
         let content = std::fs::read(&file).map_err(missing)?;
-        let meta: crate::value::Value = serde_json::from_slice(&content).map_err(|error| error.to_string())?;
+        let meta: crate::value::Value =
+            serde_json::from_slice(&content).map_err(|error| error.to_string())?;
         let host = meta.at("Endpoints").at("docker").at("Host").text().to_owned();
         host::parse(&host, false)
     }
@@ -134,13 +160,17 @@ fn headers_from_environment() -> Result<Vec<(String, String)>, String> {
         return Ok(Vec::new());
     }
     let invalid = |field: &str| {
-        format!("failed to parse custom headers from DOCKER_CUSTOM_HEADERS environment variable: invalid entry: {field}")
+        format!(
+            "failed to parse custom headers from DOCKER_CUSTOM_HEADERS environment variable: invalid entry: {field}"
+        )
     };
     let fields = crate::opts::csv::fields(&text)?;
     fields
         .iter()
         .map(|field| match field.split_once('=') {
-            Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+            Some((name, value)) if !name.trim().is_empty() => {
+                Ok((name.trim().to_owned(), value.to_owned()))
+            }
             _ => Err(invalid(field)),
         })
         .collect()

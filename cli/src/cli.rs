@@ -92,7 +92,11 @@ pub const fn entry(name: &'static str, command: &'static Command) -> Entry {
 }
 
 /// An entry for a command with other names beside it.
-pub const fn entry_also(name: &'static str, aliases: &'static [&'static str], command: &'static Command) -> Entry {
+pub const fn entry_also(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    command: &'static Command,
+) -> Entry {
     Entry { name, aliases, kind: EntryKind::Command(command) }
 }
 
@@ -132,7 +136,9 @@ impl Command {
             Arity::Any => (true, String::new(), ""),
             Arity::None => (count == 0, "accepts no arguments".into(), "Run"),
             Arity::Exactly(n) => (count == n, format!("requires {n} {}", plural(n)), "Run"),
-            Arity::AtLeast(n) => (count >= n, format!("requires at least {n} {}", plural(n)), "See"),
+            Arity::AtLeast(n) => {
+                (count >= n, format!("requires at least {n} {}", plural(n)), "See")
+            }
             // The reference misspells the word here, and scripts compare whole texts.
             Arity::AtMost(n) => (count <= n, format!("requires at most {n} {}", plural(n)), "SRun"),
             Arity::Between(least, most) => (

@@ -92,7 +92,9 @@ impl Config {
     pub fn proxy_variables(&self, host: &str, environment: &[String]) -> Vec<String> {
         let mut variables = BTreeMap::new();
         for word in environment {
-            let (key, value) = word.split_once('=').map_or((word.as_str(), None), |(key, value)| (key, Some(value)));
+            let (key, value) = word
+                .split_once('=')
+                .map_or((word.as_str(), None), |(key, value)| (key, Some(value)));
             variables.insert(key.to_owned(), value.map(str::to_owned));
         }
         let proxy = self.proxies.get(host).or_else(|| self.proxies.get("default"));
@@ -123,8 +125,11 @@ fn parse_message(content: &[u8], error: &serde_json::Error) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".into();
     }
-    let before: usize =
-        content.split(|byte| *byte == b'\n').take(error.line().saturating_sub(1)).map(|line| line.len() + 1).sum();
+    let before: usize = content
+        .split(|byte| *byte == b'\n')
+        .take(error.line().saturating_sub(1))
+        .map(|line| line.len() + 1)
+        .sum();
     match content.get(before + error.column().saturating_sub(1)) {
         Some(byte) if error.is_syntax() => {
             let place = if error.to_string().starts_with("key must be") {
@@ -144,12 +149,20 @@ mod tests {
 
     #[test]
     fn proxies_come_in_both_spellings_unless_set() {
-        let config: Config =
-            serde_json::from_str(r#"{"proxies":{"default":{"httpProxy":"http://p:1","noProxy":"*.local"}}}"#).unwrap();
+        let config: Config = serde_json::from_str(
+            r#"{"proxies":{"default":{"httpProxy":"http://p:1","noProxy":"*.local"}}}"#,
+        )
+        .unwrap();
         let variables = config.proxy_variables("unix:///x", &["no_proxy=mine".into(), "B".into()]);
         assert_eq!(
             variables,
-            ["B", "HTTP_PROXY=http://p:1", "NO_PROXY=*.local", "http_proxy=http://p:1", "no_proxy=mine"]
+            [
+                "B",
+                "HTTP_PROXY=http://p:1",
+                "NO_PROXY=*.local",
+                "http_proxy=http://p:1",
+                "no_proxy=mine"
+            ]
         );
     }
 }

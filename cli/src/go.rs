@@ -199,7 +199,10 @@ pub fn os_error(error: &std::io::Error) -> String {
         libc::EISDIR => "is a directory".into(),
         _ => {
             let mut characters = text.chars();
-            characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+            characters
+                .next()
+                .map(|first| first.to_lowercase().chain(characters).collect())
+                .unwrap_or_default()
         }
     }
 }
@@ -221,7 +224,10 @@ mod tests {
         assert_eq!(parse_int("1_000", 0, 64), Ok(1000));
         assert_eq!(parse_int("", 10, 64), Err(NumberFault::Syntax));
         assert_eq!(parse_uint("65536", 10, 16), Err(NumberFault::Range));
-        assert_eq!(NumberFault::Syntax.message("ParseInt", "x"), r#"strconv.ParseInt: parsing "x": invalid syntax"#);
+        assert_eq!(
+            NumberFault::Syntax.message("ParseInt", "x"),
+            r#"strconv.ParseInt: parsing "x": invalid syntax"#
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ fn width() -> usize {
 pub fn command(command: &Command, path: &str) -> String {
     let mut text = format!("Usage:  {}\n\n{}\n", command.usage_line(path), command.about);
     if !command.names.is_empty() {
-        let names: Vec<String> = command.names.split(", ").map(|name| format!("{NAME} {name}")).collect();
+        let names: Vec<String> =
+            command.names.split(", ").map(|name| format!("{NAME} {name}")).collect();
         text.push_str(&format!("\nAliases:\n  {}\n", names.join(", ")));
     }
     let flags = flag_usages(command.flags, width() - 1);
@@ -35,7 +36,11 @@ pub fn group(about: &str, entries: &[Entry], path: &str) -> String {
 pub fn program(entries: &[Entry], globals: &'static [Flag]) -> String {
     const COMMON: [&str; 7] = ["run", "exec", "ps", "pull", "images", "version", "info"];
     let mut text = format!("Usage:  {NAME} [OPTIONS] COMMAND\n\nRuns and manages containers\n");
-    section(&mut text, "Common Commands", COMMON.iter().filter_map(|name| entries.iter().find(|e| e.name == *name)));
+    section(
+        &mut text,
+        "Common Commands",
+        COMMON.iter().filter_map(|name| entries.iter().find(|e| e.name == *name)),
+    );
     let is_group = |entry: &&Entry| matches!(entry.kind, EntryKind::Group { .. });
     section(&mut text, "Management Commands", entries.iter().filter(is_group));
     let rest = entries.iter().filter(|entry| !is_group(entry) && !COMMON.contains(&entry.name));

@@ -4,6 +4,7 @@
 //! `flags/` and `opts/` read what was typed, `client/` speaks to the daemon, `output/` prints what it said.
 
 mod app;
+mod archive;
 mod cli;
 mod client;
 mod command;
@@ -32,10 +33,21 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The flags before the command.
 static GLOBALS: &[Flag] = &[
     flag("config", Kind::Text, "Directory of the client's configuration"),
-    short('c', "context", Kind::Text, "Stored context to use (instead of DOCKER_HOST and the current context)"),
+    short(
+        'c',
+        "context",
+        Kind::Text,
+        "Stored context to use (instead of DOCKER_HOST and the current context)",
+    ),
     short('D', "debug", Kind::Bool, "Print what happens on the way"),
     short('H', "host", Kind::List, "Address of the daemon"),
-    short('l', "log-level", Kind::Text, "Least important messages to print (debug, info, warn, error, fatal)").default("info"),
+    short(
+        'l',
+        "log-level",
+        Kind::Text,
+        "Least important messages to print (debug, info, warn, error, fatal)",
+    )
+    .default("info"),
     flag("tls", Kind::Bool, "Use TLS"),
     flag("tlscacert", Kind::Text, "Certificate of the authority to trust"),
     flag("tlscert", Kind::Text, "Our TLS certificate"),
@@ -93,8 +105,10 @@ fn report(outcome: Outcome) -> i32 {
 }
 
 async fn run() -> Outcome {
-    let args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let refused = |reason: String| flag_error(&reason, &format!("{NAME} [OPTIONS] COMMAND [ARG...]"), NAME);
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let refused =
+        |reason: String| flag_error(&reason, &format!("{NAME} [OPTIONS] COMMAND [ARG...]"), NAME);
     let (globals, rest) = match flags::parse(&[GLOBALS], &args, true).map_err(refused)? {
         Parsed::Help(_) => {
             print::out(&help::program(command::ENTRIES, GLOBALS));
@@ -103,7 +117,11 @@ async fn run() -> Outcome {
         Parsed::Run(globals, rest) => (globals, rest),
     };
     if globals.on("version") {
-        print::out(&format!("{NAME} version {}, build {}\n", env!("CARGO_PKG_VERSION"), command::version::BUILD));
+        print::out(&format!(
+            "{NAME} version {}, build {}\n",
+            env!("CARGO_PKG_VERSION"),
+            command::version::BUILD
+        ));
         return Ok(());
     }
     check_log_level(&globals)?;
@@ -113,7 +131,10 @@ async fn run() -> Outcome {
 
 fn check_log_level(globals: &Flags) -> Outcome {
     let level = globals.text("log-level");
-    if matches!(level, "trace" | "debug" | "info" | "warn" | "warning" | "error" | "fatal" | "panic") {
+    if matches!(
+        level,
+        "trace" | "debug" | "info" | "warn" | "warning" | "error" | "fatal" | "panic"
+    ) {
         return Ok(());
     }
     Err(Error::Message(format!("Unable to parse logging level: {level}")))
@@ -142,7 +163,9 @@ async fn dispatch(app: Rc<App>, words: &[String]) -> Outcome {
         rest = after;
         path = format!("{path} {}", entry.name);
         match entry.kind {
-            EntryKind::Command(command) => return run_command(app, entry, command, &path, rest).await,
+            EntryKind::Command(command) => {
+                return run_command(app, entry, command, &path, rest).await;
+            }
             EntryKind::Group { entries: inner, about } => {
                 let next = rest.first().map(String::as_str);
                 if next.is_none_or(|next| next.starts_with('-')) {
@@ -212,16 +235,26 @@ async fn run_command(
 
 /// Refuses flags that the daemon's API does not have yet.
 async fn check_versions(app: &App, flags: &Flags) -> Outcome {
+    let windows = flags.windows_only();
     let mut needs = flags.version_needs().peekable();
-    if needs.peek().is_none() {
+    if needs.peek().is_none() && windows.is_empty() {
         return Ok(());
     }
-    let version = app.client()?.version().await;
-    let missing: Vec<String> = needs
+    let client = app.client()?;
+    let version = client.version().await;
+    let os = if windows.is_empty() { String::new() } else { client.os().await };
+    let mut missing: Vec<String> = needs
         .filter(|(_, since)| client::older(&version, since))
         .map(|(name, since)| {
             format!("\"--{name}\" requires API version {since}, but the Docker daemon API version is {version}")
         })
         .collect();
+    if !matches!(os.as_str(), "" | "windows") {
+        missing.extend(windows.iter().map(|name| {
+            format!(
+                "\"--{name}\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on {os}"
+            )
+        }));
+    }
     if missing.is_empty() { Ok(()) } else { Err(Error::Message(missing.join("\n"))) }
 }

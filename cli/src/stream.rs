@@ -42,8 +42,13 @@ pub enum Ended {
 /// Connects the streams and waits until they end.
 pub async fn run(connection: Hijacked, plan: Plan, detach_keys: &str) -> Ended {
     let keys = if plan.tty { keys(detach_keys) } else { Vec::new() };
-    if plan.stdin && plan.tty && let Err(error) = terminal::set_raw() {
-        return Ended::Failed(format!("unable to setup input stream: unable to set IO streams as raw terminal: {error}"));
+    if plan.stdin
+        && plan.tty
+        && let Err(error) = terminal::set_raw()
+    {
+        return Ended::Failed(format!(
+            "unable to setup input stream: unable to set IO streams as raw terminal: {error}"
+        ));
     }
     let Hijacked { mut reader, mut writer } = connection;
     let (detached_sender, mut detached) = oneshot::channel();
@@ -61,7 +66,8 @@ pub async fn run(connection: Hijacked, plan: Plan, detach_keys: &str) -> Ended {
     let (output_sender, output_done) = oneshot::channel();
     if wants_output {
         std::thread::spawn(move || {
-            let ended = if plan.tty { copy_raw(&mut reader) } else { copy_frames(&mut reader, plan) };
+            let ended =
+                if plan.tty { copy_raw(&mut reader) } else { copy_frames(&mut reader, plan) };
             if plan.tty {
                 terminal::restore();
             }
@@ -194,7 +200,8 @@ impl Demultiplexer {
                 if self.have < 8 {
                     return Ok(());
                 }
-                let length: [u8; 4] = [self.header[4], self.header[5], self.header[6], self.header[7]];
+                let length: [u8; 4] =
+                    [self.header[4], self.header[5], self.header[6], self.header[7]];
                 self.left = u32::from_be_bytes(length) as usize;
                 if self.left == 0 {
                     self.have = 0;
@@ -279,12 +286,17 @@ mod tests {
     #[test]
     fn frames_may_be_cut_anywhere() {
         let mut demultiplexer = Demultiplexer::new(false, false);
-        let stream = [[1u8, 0, 0, 0, 0, 0, 0, 2].as_slice(), b"ab", &[3, 0, 0, 0, 0, 0, 0, 4], b"fail"].concat();
+        let stream =
+            [[1u8, 0, 0, 0, 0, 0, 0, 2].as_slice(), b"ab", &[3, 0, 0, 0, 0, 0, 0, 4], b"fail"]
+                .concat();
         let mut failure = Ok(());
         for byte in stream {
             failure = demultiplexer.feed(&[byte]);
         }
         assert_eq!(failure, Err("error from daemon in stream: fail".into()));
-        assert_eq!(demultiplexer.feed(&[9, 0, 0, 0, 0, 0, 0, 1, 0]), Err("unrecognized input header: 9".into()));
+        assert_eq!(
+            demultiplexer.feed(&[9, 0, 0, 0, 0, 0, 0, 1, 0]),
+            Err("unrecognized input header: 9".into())
+        );
     }
 }

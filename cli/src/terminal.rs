@@ -41,8 +41,6 @@ pub fn set_raw() -> Result<(), nix::errno::Errno> {
     let current = termios::tcgetattr(&stdin)?;
     let mut raw = current.clone();
     termios::cfmakeraw(&mut raw);
-    // Output processing stays: what we print ourselves still needs its carriage returns.
-    raw.output_flags = current.output_flags;
     termios::tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
     if let Ok(mut saved) = SAVED.lock() {
         saved.get_or_insert(current);

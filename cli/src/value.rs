@@ -44,6 +44,8 @@ pub struct Record {
     pub fields: Vec<Field>,
     /// What `.Label "key"` looks into.
     pub labels: Option<Map>,
+    /// It is a row: Go's own JSON encoder writes it, which escapes `<`, `>` and `&` for HTML.
+    pub is_row: bool,
     /// It is the column titles: `.Label "a.b"` is the title `b`, and what is unknown has no value.
     pub is_header: bool,
 }
@@ -72,9 +74,11 @@ impl Record {
     /// A row of a list: names and values; JSON has the same names in alphabetical order.
     pub fn row(type_name: &'static str, mut fields: Vec<(&'static str, Value)>) -> Self {
         fields.sort_by_key(|(name, _)| *name);
-        let fields =
-            fields.into_iter().map(|(name, value)| Field { name, json: name, omit_empty: false, value }).collect();
-        Self { type_name, fields, ..Self::default() }
+        let fields = fields
+            .into_iter()
+            .map(|(name, value)| Field { name, json: name, omit_empty: false, value })
+            .collect();
+        Self { type_name, fields, is_row: true, ..Self::default() }
     }
 
     /// The value of a field.
@@ -189,11 +193,11 @@ impl Value {
     /// JSON as Go writes it without HTML escapes.
     pub fn json(&self) -> String {
         let mut out = String::new();
-        self.write_json(&mut out);
+        self.write_json(&mut out, false);
         out
     }
 
-    fn write_json(&self, out: &mut String) {
+    fn write_json(&self, out: &mut String, html: bool) {
         match self {
             Self::Nil | Self::NilList | Self::NilMap => out.push_str("null"),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -203,27 +207,35 @@ impl Value {
             Self::Float(value) => {
                 let _ = write!(out, "{value}");
             }
-            Self::Text(text) | Self::Time(text) => write_string(out, text),
+            Self::Text(text) | Self::Time(text) => write_string(out, text, html),
             Self::List(items) => {
                 out.push('[');
                 for (index, item) in items.iter().enumerate() {
                     if index > 0 {
                         out.push(',');
                     }
-                    item.write_json(out);
+                    item.write_json(out, html);
                 }
                 out.push(']');
             }
             Self::Map(map) => {
                 let mut entries: Vec<&(String, Value)> = map.entries.iter().collect();
                 entries.sort_by(|a, b| a.0.cmp(&b.0));
-                write_object(out, entries.into_iter().map(|(key, value)| (key.as_str(), value)));
+                write_object(
+                    out,
+                    html,
+                    entries.into_iter().map(|(key, value)| (key.as_str(), value)),
+                );
             }
             Self::Record(record) => {
                 let fields = record.fields.iter().filter(|field| {
                     !field.json.is_empty() && (!field.omit_empty || field.value.is_true())
                 });
-                write_object(out, fields.map(|field| (field.json, &field.value)));
+                write_object(
+                    out,
+                    html || record.is_row,
+                    fields.map(|field| (field.json, &field.value)),
+                );
             }
         }
     }
@@ -251,7 +263,8 @@ impl Value {
                 format!("map[{}]", entries.join(" "))
             }
             Self::Record(record) => {
-                let fields: Vec<String> = record.fields.iter().map(|field| field.value.print()).collect();
+                let fields: Vec<String> =
+                    record.fields.iter().map(|field| field.value.print()).collect();
                 format!("{{{}}}", fields.join(" "))
             }
         }
@@ -269,21 +282,25 @@ fn print_float(value: f64) -> String {
     value.to_string()
 }
 
-fn write_object<'a>(out: &mut String, members: impl Iterator<Item = (&'a str, &'a Value)>) {
+fn write_object<'a>(
+    out: &mut String,
+    html: bool,
+    members: impl Iterator<Item = (&'a str, &'a Value)>,
+) {
     out.push('{');
     for (index, (key, value)) in members.enumerate() {
         if index > 0 {
             out.push(',');
         }
-        write_string(out, key);
+        write_string(out, key, html);
         out.push(':');
-        value.write_json(out);
+        value.write_json(out, html);
     }
     out.push('}');
 }
 
-/// A JSON string as Go writes it without HTML escapes.
-fn write_string(out: &mut String, text: &str) {
+/// A JSON string as Go writes it.
+fn write_string(out: &mut String, text: &str, html: bool) {
     out.push('"');
     for character in text.chars() {
         match character {
@@ -297,7 +314,7 @@ fn write_string(out: &mut String, text: &str) {
             '\u{2028}' | '\u{2029}' => {
                 let _ = write!(out, "\\u{:04x}", character as u32);
             }
-            other if (other as u32) < 0x20 => {
+            other if (other as u32) < 0x20 || (html && matches!(other, '<' | '>' | '&')) => {
                 let _ = write!(out, "\\u{:04x}", other as u32);
             }
             other => out.push(other),

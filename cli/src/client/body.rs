@@ -58,7 +58,8 @@ fn pump(mut reader: Box<dyn Read + Send>) -> Stream {
     std::thread::spawn(move || {
         let mut buffer = vec![0; 256 * 1024];
         while let Ok(count) = reader.read(&mut buffer) {
-            if count == 0 || sender.blocking_send(Bytes::copy_from_slice(&buffer[..count])).is_err() {
+            if count == 0 || sender.blocking_send(Bytes::copy_from_slice(&buffer[..count])).is_err()
+            {
                 break;
             }
         }

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::Parts;
 use hyper_util::rt::TokioIo;
 
-use super::{Error, Response};
+use super::Error;
 
 /// A socket in the container's hands. Blocking, to be used from threads.
 pub struct Hijacked {
@@ -35,8 +35,8 @@ enum Socket {
 /// Takes the connection over once the daemon has switched protocols.
 pub(super) async fn take_over(response: hyper::Response<Incoming>) -> Result<Hijacked, Error> {
     if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        // What the daemon says is not read: docker's client does not either, and its text is this one.
         let status = response.status().as_u16();
-        Response::checked(response).await?;
         return Err(Error::Request(format!("unable to upgrade to tcp, received {status}")));
     }
     let upgraded =

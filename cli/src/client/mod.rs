@@ -24,8 +24,8 @@ pub use query::{Query, escape};
 
 use crate::value::Value;
 
-/// The newest API version we speak.
-pub const NEWEST: &str = "1.51";
+/// The newest API version we speak: that of docker 28.2, whose behaviour we have.
+pub const NEWEST: &str = "1.50";
 
 /// What `/_ping` said.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +34,6 @@ pub struct Ping {
     pub api_version: String,
     /// `Ostype`.
     pub os: String,
-    /// `Docker-Experimental`.
-    pub experimental: bool,
 }
 
 /// A way to the daemon.
@@ -69,7 +67,7 @@ impl Client {
         self.version.borrow().clone()
     }
 
-    /// The daemon's system, `linux` if it does not answer.
+    /// The daemon's system, empty if it does not answer.
     pub async fn os(&self) -> String {
         match self.ping().await {
             Ok(ping) => ping.os,
@@ -85,15 +83,18 @@ impl Client {
         if let Some(ping) = self.ping.borrow().clone() {
             return Ok(ping);
         }
-        let response = self.send((http::Method::HEAD, "/_ping"), &Query::default(), &[], Body::Empty, false).await?;
+        let response = self
+            .send((http::Method::HEAD, "/_ping"), &Query::default(), &[], Body::Empty, false)
+            .await?;
         let header = |name: &str| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+            response
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default()
+                .to_owned()
         };
-        let ping = Ping {
-            api_version: header("api-version"),
-            os: header("ostype"),
-            experimental: header("docker-experimental") == "true",
-        };
+        let ping = Ping { api_version: header("api-version"), os: header("ostype") };
         *self.ping.borrow_mut() = Some(ping.clone());
         Ok(ping)
     }
@@ -115,7 +116,12 @@ impl Client {
     ///
     /// # Errors
     /// The daemon cannot be reached, or answers with an error.
-    pub async fn request(&self, route: Route<'_>, query: &Query, body: Body) -> Result<Response, Error> {
+    pub async fn request(
+        &self,
+        route: Route<'_>,
+        query: &Query,
+        body: Body,
+    ) -> Result<Response, Error> {
         self.request_with(route, query, &[], body).await
     }
 
@@ -155,7 +161,12 @@ impl Client {
     ///
     /// # Errors
     /// As [`request`](Self::request).
-    pub async fn post_json(&self, path: &str, query: &Query, body: &impl Serialize) -> Result<Response, Error> {
+    pub async fn post_json(
+        &self,
+        path: &str,
+        query: &Query,
+        body: &impl Serialize,
+    ) -> Result<Response, Error> {
         self.request((http::Method::POST, path), query, Body::json(body)).await
     }
 
@@ -186,7 +197,8 @@ impl Client {
         body: Body,
         versioned: bool,
     ) -> Result<hyper::Response<Incoming>, Error> {
-        let mut uri = if versioned { format!("/v{}{path}", self.version.borrow()) } else { path.to_owned() };
+        let mut uri =
+            if versioned { format!("/v{}{path}", self.version.borrow()) } else { path.to_owned() };
         uri.push_str(&query.render());
         let authority = self.host.strip_prefix("tcp://").unwrap_or("api.moby.localhost");
         let mut request = hyper::Request::builder()
@@ -203,27 +215,29 @@ impl Client {
         if let Some(kind) = body.content_type() {
             request = request.header("content-type", kind);
         }
-        let request = request.body(body.into_stream()).map_err(|error| Error::Request(error.to_string()))?;
+        let request =
+            request.body(body.into_stream()).map_err(|error| Error::Request(error.to_string()))?;
         let mut sender = self.connect().await?;
         sender.send_request(request).await.map_err(|error| Error::Transport(error.to_string()))
     }
 
     async fn connect(&self) -> Result<http1::SendRequest<body::Stream>, Error> {
         if let Some(path) = self.host.strip_prefix("unix://") {
-            let stream = UnixStream::connect(path).await.map_err(|error| self.unreachable(&error))?;
+            let stream =
+                UnixStream::connect(path).await.map_err(|error| self.unreachable(&error))?;
             return handshake(TokioIo::new(stream)).await;
         }
         if let Some(address) = self.host.strip_prefix("tcp://") {
             let address = address.split('/').next().unwrap_or(address);
-            let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(&error))?;
+            let stream =
+                TcpStream::connect(address).await.map_err(|error| self.unreachable(&error))?;
             let _ = stream.set_nodelay(true);
             return handshake(TokioIo::new(stream)).await;
         }
         let scheme = self.host.split("://").next().unwrap_or_default();
-        Err(Error::Request(match scheme {
-            "npipe" => "error during connect: protocol not available".into(),
-            scheme => format!("{scheme}:// is not supported by this client yet: use unix:// or tcp://"),
-        }))
+        Err(Error::Request(format!(
+            "{scheme}:// is not supported by this client yet: use unix:// or tcp://"
+        )))
     }
 
     fn unreachable(&self, error: &std::io::Error) -> Error {
@@ -240,7 +254,11 @@ impl Client {
                 let address = self.host.trim_start_matches("tcp://");
                 let reason = match error.raw_os_error() {
                     Some(_) => format!("connect: {}", crate::go::os_error(error)),
-                    None if address.rsplit(':').next().is_some_and(|port| port.parse::<u16>().is_err()) => {
+                    None if address
+                        .rsplit(':')
+                        .next()
+                        .is_some_and(|port| port.parse::<u16>().is_err()) =>
+                    {
                         let port = address.rsplit(':').next().unwrap_or_default();
                         return Error::Transport(format!("dial tcp: address {port}: invalid port"));
                     }
@@ -267,7 +285,9 @@ where
 
 /// Whether API version `left` comes before `right`.
 pub fn older(left: &str, right: &str) -> bool {
-    let parts = |text: &str| text.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>();
+    let parts = |text: &str| {
+        text.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>()
+    };
     parts(left) < parts(right)
 }
 
@@ -280,14 +300,25 @@ impl Response {
         if (200..400).contains(&status.as_u16()) {
             return Ok(Self(response));
         }
-        let json = response.headers().get("content-type").is_some_and(|kind| kind == "application/json");
-        let body = response.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let json =
+            response.headers().get("content-type").is_some_and(|kind| kind == "application/json");
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
         Err(Error::from_answer(status, json, &body))
     }
 
     /// A header's text, empty if there is none.
     pub fn header(&self, name: &str) -> String {
-        self.0.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        self.0
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// The whole body.
@@ -295,7 +326,12 @@ impl Response {
     /// # Errors
     /// The connection broke.
     pub async fn bytes(self) -> Result<Bytes, Error> {
-        let body = self.0.into_body().collect().await.map_err(|error| Error::Transport(error.to_string()))?;
+        let body = self
+            .0
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| Error::Transport(error.to_string()))?;
         Ok(body.to_bytes())
     }
 

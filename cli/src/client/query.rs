@@ -45,7 +45,9 @@ pub fn escape(text: &str, path: bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(byte as char),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(byte as char)
+            }
             b'/' | b':' | b'@' if path => escaped.push(byte as char),
             byte => {
                 let _ = write!(escaped, "%{byte:02X}");

@@ -50,7 +50,8 @@ async fn run(call: Call) -> Outcome {
     let config = container.at("Config");
     let tty = config.at("Tty").bool();
     check_tty(!no_stdin, tty)?;
-    let plan = Plan { stdin: !no_stdin && config.at("OpenStdin").bool(), stdout: true, stderr: true, tty };
+    let plan =
+        Plan { stdin: !no_stdin && config.at("OpenStdin").bool(), stdout: true, stderr: true, tty };
     let detach_keys = match call.flags.text("detach-keys") {
         "" => call.app.config.detach_keys.as_str(),
         keys => keys,

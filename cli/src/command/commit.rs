@@ -50,7 +50,13 @@ async fn run(call: Call) -> Outcome {
     if !flags.on("pause") {
         query.add("pause", "0");
     }
-    let answer = call.client()?.post_json("/commit", &query, &None::<()>).await.map_err(Error::from)?.value().await?;
+    let answer = call
+        .client()?
+        .post_json("/commit", &query, &None::<()>)
+        .await
+        .map_err(Error::from)?
+        .value()
+        .await?;
     print::line(answer.at("Id").text());
     Ok(())
 }

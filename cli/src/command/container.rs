@@ -102,7 +102,11 @@ pub static EXPORT: Command = Command {
 /// The query of stop and restart.
 fn stop_query(call: &Call) -> Query {
     let query = Query::default().with_some("signal", call.flags.text("signal"));
-    if call.flags.changed("timeout") { query.with("t", call.flags.int("timeout").to_string()) } else { query }
+    if call.flags.changed("timeout") {
+        query.with("t", call.flags.int("timeout").to_string())
+    } else {
+        query
+    }
 }
 
 /// POST to each container.
@@ -168,7 +172,11 @@ async fn rm(call: Call) -> Outcome {
             client.delete(&container_path(&trimmed, "")?, query).await?;
             Ok(())
         };
-        stream::iter(call.args.clone()).map(remove).buffered(super::PARALLEL).collect::<Vec<Outcome>>().await
+        stream::iter(call.args.clone())
+            .map(remove)
+            .buffered(super::PARALLEL)
+            .collect::<Vec<Outcome>>()
+            .await
     };
     let mut failures = Vec::new();
     for (name, outcome) in call.args.iter().zip(outcomes) {
@@ -187,7 +195,8 @@ async fn rename(call: Call) -> Outcome {
         return Err("Error: Neither old nor new names may be empty".into());
     }
     let client = call.client()?;
-    if let Err(error) = client.post(&container_path(old, "/rename")?, &Query::of("name", new)).await {
+    if let Err(error) = client.post(&container_path(old, "/rename")?, &Query::of("name", new)).await
+    {
         print::err(&format!("{error}\n"));
         return Err(Error::Message(format!("Error: failed to rename container named {old}")));
     }
@@ -198,7 +207,8 @@ async fn export(call: Call) -> Outcome {
     let client = call.client()?;
     let output = OutputFile::open(call.flags.text("output"), "failed to export container")?;
     let path = container_path(call.arg(0), "/export")?;
-    let response = client.request((http::Method::GET, &path), &Query::default(), Body::Empty).await?;
+    let response =
+        client.request((http::Method::GET, &path), &Query::default(), Body::Empty).await?;
     output.fill(response).await
 }
 
@@ -216,7 +226,9 @@ impl OutputFile {
     pub fn open(path: &str, what: &str) -> Outcome<Self> {
         if path.is_empty() {
             if terminal::stdout_is() {
-                return Err("cowardly refusing to save to a terminal. Use the -o flag or redirect".into());
+                return Err(
+                    "cowardly refusing to save to a terminal. Use the -o flag or redirect".into()
+                );
             }
             return Ok(Self { path: String::new(), file: None });
         }
@@ -231,7 +243,9 @@ impl OutputFile {
             .write(true)
             .create_new(true)
             .open(&temporary)
-            .map_err(|error| format!("{what}: {}", go::path_error("open", &temporary.to_string_lossy(), &error)))?;
+            .map_err(|error| {
+                format!("{what}: {}", go::path_error("open", &temporary.to_string_lossy(), &error))
+            })?;
         Ok(Self { path: path.to_owned(), file: Some((file, temporary)) })
     }
 
@@ -262,18 +276,42 @@ impl Drop for OutputFile {
     }
 }
 
-/// Refuses targets that are no regular file, or whose directory is missing.
+/// Refuses targets that are no regular file, or whose directory is missing, in the words of moby's atomicwriter.
 fn check_target(path: &str) -> Result<(), String> {
+    use std::os::unix::fs::FileTypeExt;
     let clean = go::clean_path(path);
-    let directory = clean.rsplit_once('/').map_or("", |(directory, _)| if directory.is_empty() { "/" } else { directory });
-    if !directory.is_empty() && std::fs::metadata(directory).is_err() {
-        return Err(format!("invalid output path: directory {} does not exist", go::quote(directory)));
-    }
-    match std::fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(format!("cannot write to a directory: {path}")),
-        Ok(found) if !found.is_file() => {
-            Err(format!("cannot write to a {} file", if path.starts_with("/dev") { "device" } else { "special" }))
+    let directory = match clean.rsplit_once('/') {
+        None => "",
+        Some(("", _)) => "/",
+        Some((directory, _)) => directory,
+    };
+    if !matches!(directory, "" | "." | "..") {
+        let invalid = |error: &std::io::Error| {
+            format!("invalid output path: {}", go::path_error("stat", directory, error))
+        };
+        let found = std::fs::metadata(directory).map_err(|error| invalid(&error))?;
+        if !found.is_dir() {
+            return Err(invalid(&std::io::Error::from_raw_os_error(libc::ENOTDIR)));
         }
-        _ => Ok(()),
     }
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            return Err(format!(
+                "failed to stat output path: {}",
+                go::path_error("lstat", path, &error)
+            ));
+        }
+    };
+    Err(match () {
+        () if found.is_dir() => "cannot write to a directory",
+        () if found.is_symlink() => "cannot write to a symbolic link directly",
+        () if found.is_fifo() => "cannot write to a named pipe (FIFO)",
+        () if found.is_socket() => "cannot write to a socket",
+        () if found.is_block_device() => "cannot write to a block device file",
+        () if found.is_char_device() => "cannot write to a character device file",
+        () => return Ok(()),
+    }
+    .into())
 }

@@ -19,7 +19,11 @@ pub static DF: Command = Command {
     arity: Arity::None,
     options_first: false,
     flags: &[&[
-        flag("format", Kind::Text, "How to print it: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag(
+            "format",
+            Kind::Text,
+            "How to print it: 'table', 'table TEMPLATE', 'json' or a Go template",
+        ),
         short('v', "verbose", Kind::Bool, "Show each object"),
     ]],
     run: handler!(run),
@@ -55,7 +59,14 @@ async fn run(call: Call) -> Outcome {
 }
 
 /// One line: how many there are, how many are in use, their size and what of it could go.
-fn row(type_name: &'static str, kind: &str, total: usize, active: usize, size: i64, reclaimable: String) -> Value {
+fn row(
+    type_name: &'static str,
+    kind: &str,
+    total: usize,
+    active: usize,
+    size: i64,
+    reclaimable: String,
+) -> Value {
     let fields = vec![
         ("Type", Value::from(kind)),
         ("TotalCount", total.to_string().into()),
@@ -82,18 +93,33 @@ fn images(usage: &Value) -> Value {
         .filter(|(size, shared)| *size != -1 && *shared != -1)
         .map(|(size, shared)| size - shared)
         .sum();
-    row("*formatter.diskUsageImagesContext", "Images", images.len(), active, total, share(total - used, total))
+    row(
+        "*formatter.diskUsageImagesContext",
+        "Images",
+        images.len(),
+        active,
+        total,
+        share(total - used, total),
+    )
 }
 
 fn containers(usage: &Value) -> Value {
     let containers = usage.at("Containers").items();
-    let is_active =
-        |container: &&Value| matches!(container.at("State").text(), "running" | "paused" | "restarting");
+    let is_active = |container: &&Value| {
+        matches!(container.at("State").text(), "running" | "paused" | "restarting")
+    };
     let size = |container: &Value| container.at("SizeRw").int();
     let total: i64 = containers.iter().map(size).sum();
     let idle: i64 = containers.iter().filter(|container| !is_active(container)).map(size).sum();
     let active = containers.iter().filter(is_active).count();
-    row("*formatter.diskUsageContainersContext", "Containers", containers.len(), active, total, share(idle, total))
+    row(
+        "*formatter.diskUsageContainersContext",
+        "Containers",
+        containers.len(),
+        active,
+        total,
+        share(idle, total),
+    )
 }
 
 fn volumes(usage: &Value) -> Value {
@@ -106,7 +132,14 @@ fn volumes(usage: &Value) -> Value {
     let total: i64 = known().map(|(_, size)| size).sum();
     let idle: i64 = known().filter(|(links, _)| *links == 0).map(|(_, size)| size).sum();
     let active = volumes.iter().filter(|volume| data(volume).0 > 0).count();
-    row("*formatter.diskUsageVolumesContext", "Local Volumes", volumes.len(), active, total, share(idle, total))
+    row(
+        "*formatter.diskUsageVolumesContext",
+        "Local Volumes",
+        volumes.len(),
+        active,
+        total,
+        share(idle, total),
+    )
 }
 
 fn cache_size(usage: &Value, only_used: bool) -> i64 {
@@ -122,16 +155,29 @@ fn builds(usage: &Value) -> Value {
     let active = records.iter().filter(|record| record.at("InUse").bool()).count();
     let total = cache_size(usage, false);
     let reclaimable = units::human_size((total - cache_size(usage, true)) as f64);
-    row("*formatter.diskUsageBuilderContext", "Build Cache", records.len(), active, total, reclaimable)
+    row(
+        "*formatter.diskUsageBuilderContext",
+        "Build Cache",
+        records.len(),
+        active,
+        total,
+        reclaimable,
+    )
 }
 
 fn verbose(usage: &Value, source: &str) -> Outcome {
     let truncate = source.starts_with("table");
-    let images: Vec<Value> = usage.at("Images").items().iter().map(|image| image_row(image, truncate)).collect();
-    let containers: Vec<Value> =
-        usage.at("Containers").items().iter().map(|one| list_containers::row(&without_total(one), truncate)).collect();
+    let images: Vec<Value> =
+        usage.at("Images").items().iter().map(|image| image_row(image, truncate)).collect();
+    let containers: Vec<Value> = usage
+        .at("Containers")
+        .items()
+        .iter()
+        .map(|one| list_containers::row(&without_total(one), truncate))
+        .collect();
     let volumes: Vec<Value> = usage.at("Volumes").items().iter().map(volume::row).collect();
-    let cache: Vec<Value> = usage.at("BuildCache").items().iter().map(|record| cache_row(record, truncate)).collect();
+    let cache: Vec<Value> =
+        usage.at("BuildCache").items().iter().map(|record| cache_row(record, truncate)).collect();
     if source != "table" {
         let all = Record::row(
             "*formatter.diskUsageContext",
@@ -164,7 +210,10 @@ fn verbose(usage: &Value, source: &str) -> Outcome {
     )?;
     print::out("\nLocal Volumes space usage:\n\n");
     table("table {{.Name}}\t{{.Links}}\t{{.Size}}", volume::HEADERS, &volumes)?;
-    print::out(&format!("\nBuild cache usage: {}\n\n", units::human_size(cache_size(usage, false) as f64)));
+    print::out(&format!(
+        "\nBuild cache usage: {}\n\n",
+        units::human_size(cache_size(usage, false) as f64)
+    ));
     table(
         "table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}",
         CACHE_HEADERS,
@@ -186,7 +235,8 @@ fn image_row(image: &Value, truncate: bool) -> Value {
 
 /// The size of a container is what it wrote, without its image.
 fn without_total(container: &Value) -> Value {
-    let entries = container.entries().iter().filter(|(key, _)| key != "SizeRootFs").cloned().collect();
+    let entries =
+        container.entries().iter().filter(|(key, _)| key != "SizeRootFs").cloned().collect();
     Value::Map(Map { of_text: false, entries })
 }
 
@@ -209,7 +259,8 @@ fn cache_row(record: &Value, truncate: bool) -> Value {
     let in_use = record.at("InUse").bool();
     let since = |key: &str| {
         let seconds = time::seconds_of(record.at(key).text());
-        seconds.map_or(String::new(), |at| format!("{} ago", units::human_duration(time::now() - at)))
+        seconds
+            .map_or(String::new(), |at| format!("{} ago", units::human_duration(time::now() - at)))
     };
     let parents: Vec<&str> = record.at("Parents").items().iter().map(Value::text).collect();
     let fields = vec![

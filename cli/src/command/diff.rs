@@ -17,7 +17,8 @@ pub static DIFF: Command = Command {
 };
 
 async fn run(call: Call) -> Outcome {
-    let changes = call.client()?.get(&container_path(call.arg(0), "/changes")?, &Query::default()).await?;
+    let changes =
+        call.client()?.get(&container_path(call.arg(0), "/changes")?, &Query::default()).await?;
     let mut text = String::new();
     for change in changes.items() {
         let kind = match change.at("Kind").int() {

@@ -34,7 +34,10 @@ async fn run(call: Call) -> Outcome {
         "json" => Some("{{json .}}"),
         text => Some(text),
     };
-    let invalid = |error: String| Error::Status { message: format!("Error parsing format: {error}"), code: 64 };
+    let invalid = |error: String| Error::Status {
+        message: format!("Error parsing format: {error}"),
+        code: 64,
+    };
     let template = template.map(Template::parse).transpose().map_err(invalid)?;
     if let Some(template) = &template {
         template.execute(&schema::typed("events.Message", &Value::Nil), false).map_err(invalid)?;
@@ -50,12 +53,15 @@ async fn run(call: Call) -> Outcome {
     if !filters.is_empty() {
         query.add("filters", filters.json());
     }
-    let response = call.client()?.request((http::Method::GET, "/events"), &query, Body::Empty).await?;
+    let response =
+        call.client()?.request((http::Method::GET, "/events"), &query, Body::Empty).await?;
     let mut chunks = response.chunks();
     while let Some(event) = chunks.next_value().await? {
         match &template {
             None => print::line(&line(&event)),
-            Some(template) => print::line(&template.execute(&schema::typed("events.Message", &event), false)?),
+            Some(template) => {
+                print::line(&template.execute(&schema::typed("events.Message", &event), false)?)
+            }
         }
     }
     Ok(())
@@ -66,16 +72,28 @@ fn line(event: &Value) -> String {
     let (nanos, seconds) = (event.at("timeNano").int(), event.at("time").int());
     let mut text = match (nanos, seconds) {
         (0, 0) => String::new(),
-        (0, seconds) => format!("{} ", time::rfc3339_nano_fixed(i128::from(seconds) * 1_000_000_000)),
+        (0, seconds) => {
+            format!("{} ", time::rfc3339_nano_fixed(i128::from(seconds) * 1_000_000_000))
+        }
         (nanos, _) => format!("{} ", time::rfc3339_nano_fixed(i128::from(nanos))),
     };
     let actor = event.at("Actor");
-    text.push_str(&format!("{} {} {}", event.at("Type").text(), event.at("Action").text(), actor.at("ID").text()));
-    let mut attributes: Vec<(&str, &str)> =
-        actor.at("Attributes").entries().iter().map(|(key, value)| (key.as_str(), value.text())).collect();
+    text.push_str(&format!(
+        "{} {} {}",
+        event.at("Type").text(),
+        event.at("Action").text(),
+        actor.at("ID").text()
+    ));
+    let mut attributes: Vec<(&str, &str)> = actor
+        .at("Attributes")
+        .entries()
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.text()))
+        .collect();
     attributes.sort_unstable();
     if !attributes.is_empty() {
-        let words: Vec<String> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let words: Vec<String> =
+            attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
         text.push_str(&format!(" ({})", words.join(", ")));
     }
     text

@@ -63,7 +63,8 @@ struct StartRequest {
 
 async fn run(call: Call) -> Outcome {
     let flags = &call.flags;
-    let environment = env::read(&flags.list("env-file"), &flags.list("env"), env::from_environment)?;
+    let environment =
+        env::read(&flags.list("env-file"), &flags.list("env"), env::from_environment)?;
     let client = call.client()?;
     client.get(&container_path(call.arg(0), "/json")?, &Query::default()).await?;
     let (detach, tty) = (flags.on("detach"), flags.on("tty"));
@@ -105,9 +106,16 @@ async fn run(call: Call) -> Outcome {
     attached(client, id, &start, plan, &detach_keys).await
 }
 
-async fn attached(client: &Client, id: &str, start: &StartRequest, plan: Plan, detach_keys: &str) -> Outcome {
+async fn attached(
+    client: &Client,
+    id: &str,
+    start: &StartRequest,
+    plan: Plan,
+    detach_keys: &str,
+) -> Outcome {
     let path = format!("/exec/{id}");
-    let connection = client.hijack(&format!("{path}/start"), &Query::default(), Body::json(start)).await?;
+    let connection =
+        client.hijack(&format!("{path}/start"), &Query::default(), Body::json(start)).await?;
     let ended = tokio::select! {
         biased;
         ended = stream::run(connection, plan, detach_keys) => ended,

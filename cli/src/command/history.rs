@@ -19,7 +19,11 @@ pub static HISTORY: Command = Command {
     arity: Arity::Exactly(1),
     options_first: false,
     flags: &[&[
-        flag("format", Kind::Text, "How to print it: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag(
+            "format",
+            Kind::Text,
+            "How to print it: 'table', 'table TEMPLATE', 'json' or a Go template",
+        ),
         short('H', "human", Kind::Bool, "Print sizes and times for people").default("true"),
         flag("no-trunc", Kind::Bool, "Print everything in full"),
         flag("platform", Kind::Text, "Platform of the image, where it has several").since("1.48"),
@@ -44,7 +48,8 @@ async fn run(call: Call) -> Outcome {
     let flags = &call.flags;
     let mut query = Query::default();
     if !flags.text("platform").is_empty() {
-        let parsed = platform::parse(flags.text("platform")).map_err(|reason| format!("invalid platform: {reason}"))?;
+        let parsed = platform::parse(flags.text("platform"))
+            .map_err(|reason| format!("invalid platform: {reason}"))?;
         query.add("platform", parsed.json());
     }
     let path = format!("/images/{}/history", escape(call.arg(0), true));
@@ -80,7 +85,10 @@ fn row(step: &Value, truncate: bool, human: bool) -> Value {
         ("CreatedSince", since.into()),
         ("CreatedAt", at.into()),
         ("CreatedBy", if truncate { ellipsis(&by, 45) } else { by }.into()),
-        ("Size", if human { units::human_size_with(size as f64, 3) } else { size.to_string() }.into()),
+        (
+            "Size",
+            if human { units::human_size_with(size as f64, 3) } else { size.to_string() }.into(),
+        ),
         ("Comment", step.at("Comment").text().into()),
     ];
     Record::row("*image.historyContext", fields).into()

@@ -49,7 +49,10 @@ pub static SAVE: Command = Command {
 
 async fn tag(call: Call) -> Outcome {
     let invalid = |text: &str, reason: String| {
-        format!("Error parsing reference: {} is not a valid repository/tag: {reason}", go::quote(text))
+        format!(
+            "Error parsing reference: {} is not a valid repository/tag: {reason}",
+            go::quote(text)
+        )
     };
     let (source, target) = (call.arg(0), call.arg(1));
     let is_id = source.len() == 64 && source.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -61,7 +64,8 @@ async fn tag(call: Call) -> Outcome {
         return Err("refusing to create a tag with a digest reference".into());
     }
     let reference = reference.tagged();
-    let query = Query::of("repo", reference.name()).with("tag", reference.tag.clone().unwrap_or_default());
+    let query =
+        Query::of("repo", reference.name()).with("tag", reference.tag.clone().unwrap_or_default());
     call.client()?.post(&format!("/images/{}/tag", escape(source, true)), &query).await?;
     Ok(())
 }
@@ -118,10 +122,12 @@ async fn save(call: Call) -> Outcome {
     }
     let platform = call.flags.text("platform");
     if !platform.is_empty() {
-        let parsed = platform::parse(platform).map_err(|reason| format!("invalid platform: {reason}"))?;
+        let parsed =
+            platform::parse(platform).map_err(|reason| format!("invalid platform: {reason}"))?;
         query.add("platform", parsed.json());
     }
     let output = OutputFile::open(call.flags.text("output"), "failed to save image")?;
-    let response = call.client()?.request((http::Method::GET, "/images/get"), &query, Body::Empty).await?;
+    let response =
+        call.client()?.request((http::Method::GET, "/images/get"), &query, Body::Empty).await?;
     output.fill(response).await
 }

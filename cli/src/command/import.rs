@@ -63,13 +63,16 @@ async fn import(call: Call) -> Outcome {
         query.add("changes", change);
     }
     let body = body.map_or(Body::Empty, |reader| Body::Reader("text/plain", reader));
-    let response = call.client()?.request((http::Method::POST, "/images/create"), &query, body).await?;
+    let response =
+        call.client()?.request((http::Method::POST, "/images/create"), &query, body).await?;
     progress::display(response, Sink::Stdout).await
 }
 
 async fn load(call: Call) -> Outcome {
     let input: Box<dyn Read + Send> = match call.flags.text("input") {
-        "" if terminal::stdin_is() => return Err("requested load from stdin, but stdin is empty".into()),
+        "" if terminal::stdin_is() => {
+            return Err("requested load from stdin, but stdin is empty".into());
+        }
         "" => Box::new(std::io::stdin()),
         path => Box::new(open(path)?),
     };
@@ -77,10 +80,12 @@ async fn load(call: Call) -> Outcome {
     let mut query = Query::of("quiet", if quiet { "1" } else { "0" });
     let platform = call.flags.text("platform");
     if !platform.is_empty() {
-        let parsed = platform::parse(platform).map_err(|reason| format!("invalid platform: {reason}"))?;
+        let parsed =
+            platform::parse(platform).map_err(|reason| format!("invalid platform: {reason}"))?;
         query.add("platform", parsed.json());
     }
     let body = Body::Reader("application/x-tar", input);
-    let response = call.client()?.request((http::Method::POST, "/images/load"), &query, body).await?;
+    let response =
+        call.client()?.request((http::Method::POST, "/images/load"), &query, body).await?;
     progress::display(response, Sink::Stdout).await
 }

@@ -39,7 +39,8 @@ async fn run(call: Call) -> Outcome {
     {
         print::err(&format!("{text}\n"));
     }
-    let unreachable = failure.filter(|_| answer.as_ref().is_err_and(crate::client::Error::is_connection));
+    let unreachable =
+        failure.filter(|_| answer.as_ref().is_err_and(crate::client::Error::is_connection));
     let mut info = answer.unwrap_or_default();
     add_client(&mut info, &call);
     let format = if source == "json" { "{{json .}}" } else { source };
@@ -214,7 +215,9 @@ fn security_options(report: &mut Report<'_>) {
         for pair in option.text().split(',') {
             match pair.split_once('=') {
                 Some(("name", name)) => report.text.push_str(&format!("  {name}\n")),
-                Some(("profile", profile)) => report.text.push_str(&format!("   Profile: {profile}\n")),
+                Some(("profile", profile)) => {
+                    report.text.push_str(&format!("   Profile: {profile}\n"))
+                }
                 _ => {}
             }
         }

@@ -46,7 +46,10 @@ pub static IMAGE: Command = Command {
     names: "",
     arity: Arity::AtLeast(1),
     options_first: false,
-    flags: &[&[FORMAT, flag("platform", Kind::Text, "Platform of the image, where it has several").since("1.49")]],
+    flags: &[&[
+        FORMAT,
+        flag("platform", Kind::Text, "Platform of the image, where it has several").since("1.49"),
+    ]],
     run: handler!(image),
 };
 
@@ -81,8 +84,18 @@ enum Object {
 }
 
 /// All kinds that `--type` knows; those of a swarm are asked for by path only.
-const TYPES: [&str; 10] =
-    ["config", "container", "image", "network", "node", "plugin", "secret", "service", "task", "volume"];
+const TYPES: [&str; 10] = [
+    "config",
+    "container",
+    "image",
+    "network",
+    "node",
+    "plugin",
+    "secret",
+    "service",
+    "task",
+    "volume",
+];
 
 impl Object {
     fn path(self, name: &str) -> String {
@@ -123,9 +136,17 @@ struct Found {
     raw: String,
 }
 
-async fn fetch(client: &Client, object: Object, name: &str, query: &Query) -> Result<Found, ClientError> {
+async fn fetch(
+    client: &Client,
+    object: Object,
+    name: &str,
+    query: &Query,
+) -> Result<Found, ClientError> {
     if name.trim().is_empty() {
-        return Err(ClientError::Request(format!("invalid {} name or ID: value is empty", object.word())));
+        return Err(ClientError::Request(format!(
+            "invalid {} name or ID: value is empty",
+            object.word()
+        )));
     }
     let path = object.path(name);
     let response = client.request((http::Method::GET, &path), query, Body::Empty).await?;
@@ -159,7 +180,8 @@ impl Printer {
         match self {
             Self::Indented(all) | Self::Compact(all) => all.push(found.raw),
             Self::Template(template, out) => {
-                let raw: Value = serde_json::from_str(&found.raw).map_err(|error| error.to_string())?;
+                let raw: Value =
+                    serde_json::from_str(&found.raw).map_err(|error| error.to_string())?;
                 let typed = schema::typed(found.object.schema(), &raw);
                 let text = template
                     .execute(&typed, false)
@@ -176,7 +198,9 @@ impl Printer {
         match self {
             Self::Indented(all) if all.is_empty() => print::line("[]"),
             Self::Compact(all) if all.is_empty() => print::line("[]"),
-            Self::Indented(all) => print::line(&json::indent(&format!("[{}]", all.join(",")), "    ")),
+            Self::Indented(all) => {
+                print::line(&json::indent(&format!("[{}]", all.join(",")), "    "))
+            }
             Self::Compact(all) => {
                 let text = format!("[{}]", all.join(","));
                 print::line(&json::compact(text.as_bytes()).unwrap_or(text));
@@ -223,12 +247,16 @@ async fn image(call: Call) -> Outcome {
 }
 
 async fn network(call: Call) -> Outcome {
-    let query = if call.flags.on("verbose") { Query::of("verbose", "true") } else { Query::default() };
+    let query =
+        if call.flags.on("verbose") { Query::of("verbose", "true") } else { Query::default() };
     run(&call, async |client, name| Ok(fetch(client, Object::Network, name, &query).await?)).await
 }
 
 async fn volume(call: Call) -> Outcome {
-    run(&call, async |client, name| Ok(fetch(client, Object::Volume, name, &Query::default()).await?)).await
+    run(&call, async |client, name| {
+        Ok(fetch(client, Object::Volume, name, &Query::default()).await?)
+    })
+    .await
 }
 
 async fn any(call: Call) -> Outcome {
@@ -239,7 +267,10 @@ async fn any(call: Call) -> Outcome {
     }
     if !wanted.is_empty() && !TYPES.contains(&wanted) {
         let quoted = go::quote(wanted);
-        return Err(Error::Message(format!("unknown type: {quoted}: must be one of \"{}\"", list())));
+        return Err(Error::Message(format!(
+            "unknown type: {quoted}: must be one of \"{}\"",
+            list()
+        )));
     }
     let size = size_query(&call);
     run(&call, async |client, name| find_any(client, name, wanted, &size).await).await
@@ -247,7 +278,8 @@ async fn any(call: Call) -> Outcome {
 
 /// Looks for an object of any kind, in docker's order.
 async fn find_any(client: &Client, name: &str, wanted: &str, size: &Query) -> Outcome<Found> {
-    const ORDER: [Object; 5] = [Object::Container, Object::Image, Object::Network, Object::Volume, Object::Plugin];
+    const ORDER: [Object; 5] =
+        [Object::Container, Object::Image, Object::Network, Object::Volume, Object::Plugin];
     let empty = Query::default();
     for object in ORDER {
         if !wanted.is_empty() && object.word() != wanted {
@@ -276,5 +308,7 @@ async fn find_any(client: &Client, name: &str, wanted: &str, size: &Query) -> Ou
 
 fn is_skippable(error: &ClientError) -> bool {
     let text = error.to_string();
-    error.is_not_found() || text.contains("not supported") || text.contains("invalid reference format")
+    error.is_not_found()
+        || text.contains("not supported")
+        || text.contains("invalid reference format")
 }

@@ -23,7 +23,11 @@ pub static PS: Command = Command {
     flags: &[&[
         short('a', "all", Kind::Bool, "Include those that do not run"),
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag("format", Kind::Text, "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag(
+            "format",
+            Kind::Text,
+            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
+        ),
         short('n', "last", Kind::Int, "Include only the newest, running or not").default("-1"),
         short('l', "latest", Kind::Bool, "Include only the newest one, running or not"),
         flag("no-trunc", Kind::Bool, "Print everything in full"),
@@ -84,7 +88,8 @@ async fn run(call: Call) -> Outcome {
     let containers = call.client()?.get("/containers/json", &query).await?;
     let format = Format::new(&format_text(&source, quiet, size))?;
     let truncate = !flags.on("no-trunc");
-    let rows: Vec<Value> = containers.items().iter().map(|container| row(container, truncate)).collect();
+    let rows: Vec<Value> =
+        containers.items().iter().map(|container| row(container, truncate)).collect();
     print::out(&format.render(HEADERS, &rows)?);
     Ok(())
 }
@@ -124,15 +129,23 @@ pub fn row(container: &Value, truncate: bool) -> Value {
     let created = container.at("Created").int();
     let command = container.at("Command").text();
     let labels = container.at("Labels").texts();
-    let networks: Vec<&str> =
-        container.at("NetworkSettings").at("Networks").entries().iter().map(|(name, _)| name.as_str()).collect();
+    let networks: Vec<&str> = container
+        .at("NetworkSettings")
+        .at("Networks")
+        .entries()
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
     let mounts = container.at("Mounts").items();
     let local = mounts.iter().filter(|mount| mount.at("Driver").text() == "local").count();
     let fields = vec![
         ("ID", Value::from(if truncate { short_id(id) } else { id })),
         ("Names", names(container, truncate).into()),
         ("Image", image(container, truncate).into()),
-        ("Command", go::quote(&if truncate { ellipsis(command, 20) } else { command.to_owned() }).into()),
+        (
+            "Command",
+            go::quote(&if truncate { ellipsis(command, 20) } else { command.to_owned() }).into(),
+        ),
         ("CreatedAt", time::go_string(created).into()),
         ("RunningFor", format!("{} ago", units::human_duration(time::now() - created)).into()),
         ("Platform", platform(container)),
@@ -159,8 +172,12 @@ pub fn joined_labels(labels: &Value) -> String {
 }
 
 fn names(container: &Value, truncate: bool) -> String {
-    let names: Vec<&str> =
-        container.at("Names").items().iter().map(|name| name.text().get(1..).unwrap_or_default()).collect();
+    let names: Vec<&str> = container
+        .at("Names")
+        .items()
+        .iter()
+        .map(|name| name.text().get(1..).unwrap_or_default())
+        .collect();
     let plain = names.iter().find(|name| !name.contains('/'));
     match plain {
         Some(plain) if truncate => (*plain).to_owned(),
@@ -218,14 +235,24 @@ fn mount_names(mounts: &[Value], truncate: bool) -> String {
 fn ports(ports: &[Value]) -> String {
     let mut ports: Vec<(i64, &str, i64, &str)> = ports
         .iter()
-        .map(|p| (p.at("PrivatePort").int(), p.at("IP").text(), p.at("PublicPort").int(), p.at("Type").text()))
+        .map(|p| {
+            (
+                p.at("PrivatePort").int(),
+                p.at("IP").text(),
+                p.at("PublicPort").int(),
+                p.at("Type").text(),
+            )
+        })
         .collect();
     ports.sort_unstable();
     let mut groups: Vec<((&str, &str), i64, i64)> = Vec::new();
     let (mut done, mut mapped) = (Vec::new(), Vec::new());
     for (private, address, public, protocol) in ports {
         if !address.is_empty() && public != private {
-            mapped.push(format!("{}->{private}/{protocol}", super::port::join(address, &public.to_string())));
+            mapped.push(format!(
+                "{}->{private}/{protocol}",
+                super::port::join(address, &public.to_string())
+            ));
             continue;
         }
         match groups.iter_mut().find(|(key, ..)| *key == (address, protocol)) {

@@ -22,7 +22,11 @@ pub static IMAGES: Command = Command {
         short('a', "all", Kind::Bool, "Include intermediate images"),
         flag("digests", Kind::Bool, "Print digests as well"),
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag("format", Kind::Text, "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag(
+            "format",
+            Kind::Text,
+            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
+        ),
         flag("no-trunc", Kind::Bool, "Print everything in full"),
         short('q', "quiet", Kind::Bool, "Print ids only"),
         flag("tree", Kind::Bool, "List platforms as a tree").since("1.47"),
@@ -64,7 +68,9 @@ async fn run(call: Call) -> Outcome {
     let images = call.client()?.get("/images/json", &query).await?;
     let (quiet, digests) = (flags.on("quiet"), flags.on("digests"));
     let source = match flags.text("format") {
-        "" if !call.app.config.images_format.is_empty() && !quiet => call.app.config.images_format.as_str(),
+        "" if !call.app.config.images_format.is_empty() && !quiet => {
+            call.app.config.images_format.as_str()
+        }
         "" => "table",
         format => format,
     };
@@ -75,7 +81,11 @@ async fn run(call: Call) -> Outcome {
     let rows: Vec<Value> = images
         .items()
         .iter()
-        .flat_map(|image| names(image, with_digest, digests).into_iter().map(move |name| row(image, &name, truncate)))
+        .flat_map(|image| {
+            names(image, with_digest, digests)
+                .into_iter()
+                .map(move |name| row(image, &name, truncate))
+        })
         .collect();
     print::out(&format.render(HEADERS, &rows)?);
     if rows.is_empty() && images.items().is_empty() && call.name == "images" {
@@ -87,12 +97,15 @@ async fn run(call: Call) -> Outcome {
 /// `images prune` was probably meant as `image prune`.
 fn hint(name: &str) {
     const WORDS: [&str; 13] = [
-        "build", "history", "import", "inspect", "list", "load", "ls", "prune", "pull", "push", "rm", "save", "tag",
+        "build", "history", "import", "inspect", "list", "load", "ls", "prune", "pull", "push",
+        "rm", "save", "tag",
     ];
     if WORDS.contains(&name) {
         let quoted = go::quote(name);
         let program = crate::app::NAME;
-        print::err(&format!("\nNo images found matching {quoted}: did you mean \"{program} image {name}\"?\n"));
+        print::err(&format!(
+            "\nNo images found matching {quoted}: did you mean \"{program} image {name}\"?\n"
+        ));
     }
 }
 
@@ -101,9 +114,13 @@ fn format_text(source: &str, quiet: bool, digests: bool) -> String {
     match source {
         "table" if quiet => "{{.ID}}".into(),
         "table" if digests => {
-            format!("table {{{{.Repository}}}}\t{{{{.Tag}}}}\t{{{{.Digest}}}}\t{{{{.ID}}}}\t{created}\t{{{{.Size}}}}")
+            format!(
+                "table {{{{.Repository}}}}\t{{{{.Tag}}}}\t{{{{.Digest}}}}\t{{{{.ID}}}}\t{created}\t{{{{.Size}}}}"
+            )
         }
-        "table" => format!("table {{{{.Repository}}}}\t{{{{.Tag}}}}\t{{{{.ID}}}}\t{created}\t{{{{.Size}}}}"),
+        "table" => format!(
+            "table {{{{.Repository}}}}\t{{{{.Tag}}}}\t{{{{.ID}}}}\t{created}\t{{{{.Size}}}}"
+        ),
         "raw" if quiet => "image_id: {{.ID}}".into(),
         "raw" => {
             let digest = if digests { "digest: {{.Digest}}\n" } else { "" };
@@ -132,8 +149,10 @@ fn names(image: &Value, with_digest: bool, digest_rows: bool) -> Vec<Name> {
     if dangling {
         return vec![(none(), none(), none())];
     }
-    let tags: Vec<Reference> = tags.into_iter().filter_map(|text| Reference::parse(text).ok()).collect();
-    let mut digests: Vec<Reference> = digests.into_iter().filter_map(|text| Reference::parse(text).ok()).collect();
+    let tags: Vec<Reference> =
+        tags.into_iter().filter_map(|text| Reference::parse(text).ok()).collect();
+    let mut digests: Vec<Reference> =
+        digests.into_iter().filter_map(|text| Reference::parse(text).ok()).collect();
     let mut rows = Vec::new();
     for tag in &tags {
         let name = tag.familiar_name();
@@ -151,7 +170,8 @@ fn names(image: &Value, with_digest: bool, digest_rows: bool) -> Vec<Name> {
     }
     digests.retain(|digest| tags.iter().all(|tag| tag.familiar_name() != digest.familiar_name()));
     for digest in digests {
-        let shown = if digest_rows { digest.digest.clone().unwrap_or_default() } else { String::new() };
+        let shown =
+            if digest_rows { digest.digest.clone().unwrap_or_default() } else { String::new() };
         rows.push((digest.familiar_name(), none(), shown));
     }
     rows
@@ -162,7 +182,9 @@ pub fn row(image: &Value, (repository, tag, digest): &Name, truncate: bool) -> V
     let id = image.at("Id").text();
     let created = image.at("Created").int();
     let (size, shared) = (image.at("Size").int(), image.at("SharedSize").int());
-    let human = |bytes: i64, known: bool| if known { units::human_size(bytes as f64) } else { "N/A".into() };
+    let human = |bytes: i64, known: bool| {
+        if known { units::human_size(bytes as f64) } else { "N/A".into() }
+    };
     let containers = image.at("Containers").int();
     let fields = vec![
         ("ID", Value::from(if truncate { short_id(id) } else { id })),

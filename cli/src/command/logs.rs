@@ -18,10 +18,19 @@ pub static LOGS: Command = Command {
     flags: &[&[
         flag("details", Kind::Bool, "Print the attributes of each line as well"),
         short('f', "follow", Kind::Bool, "Go on as more is written"),
-        flag("since", Kind::Text, "Print from this time on (2013-01-02T13:23:37Z, or 42m for minutes ago)"),
+        flag(
+            "since",
+            Kind::Text,
+            "Print from this time on (2013-01-02T13:23:37Z, or 42m for minutes ago)",
+        ),
         short('n', "tail", Kind::Text, "Lines to print from the end").default("all"),
         short('t', "timestamps", Kind::Bool, "Print the time of each line"),
-        flag("until", Kind::Text, "Print up to this time (2013-01-02T13:23:37Z, or 42m for minutes ago)").since("1.35"),
+        flag(
+            "until",
+            Kind::Text,
+            "Print up to this time (2013-01-02T13:23:37Z, or 42m for minutes ago)",
+        )
+        .since("1.35"),
     ]],
     run: handler!(run),
 };
@@ -34,7 +43,8 @@ async fn run(call: Call) -> Outcome {
     for name in ["since", "until"] {
         let text = call.flags.text(name);
         if !text.is_empty() {
-            let invalid = |reason: String| format!("invalid value for {}: {reason}", crate::go::quote(name));
+            let invalid =
+                |reason: String| format!("invalid value for {}: {reason}", crate::go::quote(name));
             query.add(name, timestamp::parse(text, now).map_err(invalid)?);
         }
     }

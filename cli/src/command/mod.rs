@@ -187,7 +187,8 @@ where
     F: Fn(String) -> R,
     R: Future<Output = Outcome>,
 {
-    let outcomes: Vec<Outcome> = stream::iter(call.args.clone()).map(operation).buffered(PARALLEL).collect().await;
+    let outcomes: Vec<Outcome> =
+        stream::iter(call.args.clone()).map(operation).buffered(PARALLEL).collect().await;
     let mut failures = Vec::new();
     for (name, outcome) in call.args.iter().zip(outcomes) {
         match outcome {

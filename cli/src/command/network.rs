@@ -82,7 +82,11 @@ pub static LS: Command = Command {
     options_first: false,
     flags: &[&[
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag("format", Kind::Text, "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag(
+            "format",
+            Kind::Text,
+            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
+        ),
         flag("no-trunc", Kind::Bool, "Print everything in full"),
         short('q', "quiet", Kind::Bool, "Print ids only"),
     ]],
@@ -191,7 +195,8 @@ async fn create(call: Call) -> Outcome {
         options: pairs_to_map(&flags.list("opt")),
         labels: pairs_to_map(&flags.list("label")),
     };
-    let answer = client.post_json("/networks/create", &Query::default(), &request).await?.value().await?;
+    let answer =
+        client.post_json("/networks/create", &Query::default(), &request).await?.value().await?;
     print::line(answer.at("Id").text());
     Ok(())
 }
@@ -217,14 +222,30 @@ fn subnets(
     }
     for range in ranges {
         parse_cidr(range)?;
-        place(&mut found, range, |subnet| &mut subnet.range, "range", |old, subnet| {
-            format!("cannot configure multiple ranges ({range}, {old}) on the same subnet ({subnet})")
-        })?;
+        place(
+            &mut found,
+            range,
+            |subnet| &mut subnet.range,
+            "range",
+            |old, subnet| {
+                format!(
+                    "cannot configure multiple ranges ({range}, {old}) on the same subnet ({subnet})"
+                )
+            },
+        )?;
     }
     for gateway in gateways {
-        place(&mut found, gateway, |subnet| &mut subnet.gateway, "gateway", |old, subnet| {
-            format!("cannot configure multiple gateways ({gateway}, {old}) for the same subnet ({subnet})")
-        })?;
+        place(
+            &mut found,
+            gateway,
+            |subnet| &mut subnet.gateway,
+            "gateway",
+            |old, subnet| {
+                format!(
+                    "cannot configure multiple gateways ({gateway}, {old}) for the same subnet ({subnet})"
+                )
+            },
+        )?;
     }
     for (name, address) in reserved {
         let mut matched = false;
@@ -275,7 +296,8 @@ fn parse_cidr(text: &str) -> Result<(IpAddr, u8), String> {
 
 /// Whether an address, or the address of a subnet, lies in `subnet`.
 fn contains(subnet: &str, text: &str) -> Result<bool, String> {
-    let (network, bits) = parse_cidr(subnet).map_err(|reason| format!("invalid subnet: {reason}"))?;
+    let (network, bits) =
+        parse_cidr(subnet).map_err(|reason| format!("invalid subnet: {reason}"))?;
     let address = if text.contains('/') {
         parse_cidr(text)?.0
     } else {
@@ -328,7 +350,7 @@ async fn connect(call: Call) -> Outcome {
             link_local_ips: flags.slice("link-local-ip"),
         }),
         links: flags.slice("link"),
-        aliases: flags.slice("alias"),
+        aliases: Some(flags.list("alias")),
         driver_opts: Some(driver_opts),
         gw_priority: flags.int("gw-priority"),
         ..EndpointSettings::default()
@@ -347,7 +369,9 @@ struct DisconnectRequest<'a> {
 
 async fn disconnect(call: Call) -> Outcome {
     let request = DisconnectRequest { container: call.arg(1), force: call.flags.on("force") };
-    call.client()?.post_json(&path(call.arg(0), "/disconnect")?, &Query::default(), &request).await?;
+    call.client()?
+        .post_json(&path(call.arg(0), "/disconnect")?, &Query::default(), &request)
+        .await?;
     Ok(())
 }
 
@@ -370,7 +394,9 @@ async fn ls(call: Call) -> Outcome {
     networks.sort_by(|a, b| natural::compare(a.at("Name").text(), b.at("Name").text()));
     let quiet = call.flags.on("quiet");
     let format = match call.flags.text("format") {
-        "" if !call.app.config.networks_format.is_empty() && !quiet => call.app.config.networks_format.as_str(),
+        "" if !call.app.config.networks_format.is_empty() && !quiet => {
+            call.app.config.networks_format.as_str()
+        }
         "" => "table",
         format => format,
     };
@@ -378,7 +404,9 @@ async fn ls(call: Call) -> Outcome {
         "table" if quiet => "{{.ID}}",
         "table" => "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
         "raw" if quiet => "network_id: {{.ID}}",
-        "raw" => "network_id: {{.ID}}\\nname: {{.Name}}\\ndriver: {{.Driver}}\\nscope: {{.Scope}}\\n",
+        "raw" => {
+            "network_id: {{.ID}}\\nname: {{.Name}}\\ndriver: {{.Driver}}\\nscope: {{.Scope}}\\n"
+        }
         custom => custom,
     };
     let truncate = !call.flags.on("no-trunc");
@@ -444,7 +472,10 @@ mod tests {
     #[test]
     fn what_fits_nowhere_is_refused() {
         let none = BTreeMap::new();
-        assert_eq!(subnets(vec!["bad".into()], &[], &["1.1.1.1".into()], &none), Err("invalid subnet: invalid CIDR address: bad".into()));
+        assert_eq!(
+            subnets(vec!["bad".into()], &[], &["1.1.1.1".into()], &none),
+            Err("invalid subnet: invalid CIDR address: bad".into())
+        );
         assert_eq!(
             subnets(Vec::new(), &[], &["10.0.0.1".into()], &none),
             Err("every ip-range or gateway must have a corresponding subnet".into())

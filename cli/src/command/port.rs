@@ -24,9 +24,11 @@ pub fn join(address: &str, port: &str) -> String {
 }
 
 async fn run(call: Call) -> Outcome {
-    let container = call.client()?.get(&container_path(call.arg(0), "/json")?, &Query::default()).await?;
+    let container =
+        call.client()?.get(&container_path(call.arg(0), "/json")?, &Query::default()).await?;
     let ports = container.at("NetworkSettings").at("Ports");
-    let on_host = |binding: &Value| join(binding.at("HostIp").text(), binding.at("HostPort").text());
+    let on_host =
+        |binding: &Value| join(binding.at("HostIp").text(), binding.at("HostPort").text());
     let wanted = call.arg(1);
     let mut lines: Vec<String> = if wanted.is_empty() {
         let all = ports.entries().iter().flat_map(|(port, bindings)| {
@@ -36,11 +38,15 @@ async fn run(call: Call) -> Outcome {
     } else {
         let (port, protocol) = wanted.split_once('/').unwrap_or((wanted, ""));
         let protocol = if protocol.is_empty() { "tcp" } else { protocol };
-        go::parse_uint(port, 10, 16)
-            .map_err(|fault| format!("Error: invalid port ({port}): {}", fault.message("ParseUint", port)))?;
+        go::parse_uint(port, 10, 16).map_err(|fault| {
+            format!("Error: invalid port ({port}): {}", fault.message("ParseUint", port))
+        })?;
         let bindings = ports.at(&format!("{port}/{protocol}")).items();
         if bindings.is_empty() {
-            return Err(Error::Message(format!("Error: No public port '{wanted}' published for {}", call.arg(0))));
+            return Err(Error::Message(format!(
+                "Error: No public port '{wanted}' published for {}",
+                call.arg(0)
+            )));
         }
         bindings.iter().map(on_host).collect()
     };

@@ -29,7 +29,16 @@ pub static IMAGES: Command = Command {
     names: "",
     arity: Arity::None,
     options_first: false,
-    flags: &[&[short('a', "all", Kind::Bool, "Remove all that no container uses, not only those without a name"), FILTER, FORCE]],
+    flags: &[&[
+        short(
+            'a',
+            "all",
+            Kind::Bool,
+            "Remove all that no container uses, not only those without a name",
+        ),
+        FILTER,
+        FORCE,
+    ]],
     run: handler!(images),
 };
 
@@ -40,7 +49,13 @@ pub static VOLUMES: Command = Command {
     arity: Arity::None,
     options_first: false,
     flags: &[&[
-        short('a', "all", Kind::Bool, "Remove all that no container uses, not only those without a name").since("1.42"),
+        short(
+            'a',
+            "all",
+            Kind::Bool,
+            "Remove all that no container uses, not only those without a name",
+        )
+        .since("1.42"),
         FILTER,
         FORCE,
     ]],
@@ -81,14 +96,32 @@ struct Target {
     title: &'static str,
 }
 
-const CONTAINER: Target =
-    Target { word: "container", path: "/containers/prune", key: "ContainersDeleted", title: "Deleted Containers:" };
-const NETWORK: Target =
-    Target { word: "network", path: "/networks/prune", key: "NetworksDeleted", title: "Deleted Networks:" };
-const VOLUME: Target = Target { word: "volume", path: "/volumes/prune", key: "VolumesDeleted", title: "Deleted Volumes:" };
-const IMAGE: Target = Target { word: "image", path: "/images/prune", key: "ImagesDeleted", title: "Deleted Images:" };
-const BUILD: Target =
-    Target { word: "build", path: "/build/prune", key: "CachesDeleted", title: "Deleted build cache objects:" };
+const CONTAINER: Target = Target {
+    word: "container",
+    path: "/containers/prune",
+    key: "ContainersDeleted",
+    title: "Deleted Containers:",
+};
+const NETWORK: Target = Target {
+    word: "network",
+    path: "/networks/prune",
+    key: "NetworksDeleted",
+    title: "Deleted Networks:",
+};
+const VOLUME: Target = Target {
+    word: "volume",
+    path: "/volumes/prune",
+    key: "VolumesDeleted",
+    title: "Deleted Volumes:",
+};
+const IMAGE: Target =
+    Target { word: "image", path: "/images/prune", key: "ImagesDeleted", title: "Deleted Images:" };
+const BUILD: Target = Target {
+    word: "build",
+    path: "/build/prune",
+    key: "CachesDeleted",
+    title: "Deleted build cache objects:",
+};
 
 /// The given filters, and those of the configuration that do not contradict them.
 fn filters(call: &Call) -> Filters {
@@ -118,7 +151,9 @@ async fn prune(client: &Client, target: Target, filters: &Filters) -> Outcome<(S
     for item in deleted {
         text.push_str(&match item {
             Value::Text(id) => format!("{id}\n"),
-            item if item.at("Untagged").text().is_empty() => format!("deleted: {}\n", item.at("Deleted").text()),
+            item if item.at("Untagged").text().is_empty() => {
+                format!("deleted: {}\n", item.at("Deleted").text())
+            }
             item => format!("untagged: {}\n", item.at("Untagged").text()),
         });
     }
@@ -126,7 +161,8 @@ async fn prune(client: &Client, target: Target, filters: &Filters) -> Outcome<(S
 }
 
 fn ask(call: &Call, warning: &str) -> Outcome {
-    if call.flags.on("force") || confirm(&format!("{warning}\nAre you sure you want to continue?"))? {
+    if call.flags.on("force") || confirm(&format!("{warning}\nAre you sure you want to continue?"))?
+    {
         return Ok(());
     }
     // Nothing is printed: the user knows what they answered.
@@ -163,8 +199,10 @@ async fn images(call: Call) -> Outcome {
 
 async fn volumes(call: Call) -> Outcome {
     let mut filters = filters(&call);
-    let everything = "WARNING! This will remove all local volumes not used by at least one container.";
-    let mut warning = "WARNING! This will remove anonymous local volumes not used by at least one container.";
+    let everything =
+        "WARNING! This will remove all local volumes not used by at least one container.";
+    let mut warning =
+        "WARNING! This will remove anonymous local volumes not used by at least one container.";
     if older(&call.client()?.version().await, "1.42") {
         warning = everything;
     } else if call.flags.on("all") {
@@ -178,7 +216,8 @@ async fn volumes(call: Call) -> Outcome {
 }
 
 async fn networks(call: Call) -> Outcome {
-    let warning = "WARNING! This will remove all custom networks not used by at least one container.";
+    let warning =
+        "WARNING! This will remove all custom networks not used by at least one container.";
     one(&call, NETWORK, filters(&call), warning).await
 }
 
@@ -206,7 +245,9 @@ async fn system(call: Call) -> Outcome {
         }
         let (text, freed) = match prune(client, target, &filters).await {
             // A daemon without a builder has no cache to prune.
-            Err(Error::Client(crate::client::Error::Daemon { status: 404 | 501, .. })) if target.word == BUILD.word => {
+            Err(Error::Client(crate::client::Error::Daemon { status: 404 | 501, .. }))
+                if target.word == BUILD.word =>
+            {
                 continue;
             }
             outcome => outcome?,
@@ -222,7 +263,8 @@ async fn system(call: Call) -> Outcome {
 
 /// What will be removed.
 fn warning(all: bool, volumes: bool, filters: &[String]) -> String {
-    let mut things = vec!["all stopped containers", "all networks not used by at least one container"];
+    let mut things =
+        vec!["all stopped containers", "all networks not used by at least one container"];
     if volumes {
         things.push("all anonymous volumes not used by at least one container");
     }

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
+use serde::Serialize;
+
 use super::handler;
 use crate::app::App;
 use crate::cli::{Arity, Call, Command};
@@ -71,7 +73,13 @@ pub async fn pull(call: &Call, image: &str, platform: &str, quiet: bool) -> Outc
     fetch(call, &reference, false, platform, sink).await
 }
 
-async fn fetch(call: &Call, reference: &Reference, all: bool, platform: &str, sink: Sink) -> Outcome {
+async fn fetch(
+    call: &Call,
+    reference: &Reference,
+    all: bool,
+    platform: &str,
+    sink: Sink,
+) -> Outcome {
     let mut query = Query::of("fromImage", reference.name());
     if !all {
         let tag = reference.digest.as_ref().or(reference.tag.as_ref());
@@ -104,12 +112,21 @@ async fn push(call: Call) -> Outcome {
     }
     let platform = call.flags.text("platform");
     if !platform.is_empty() {
-        query.add("platform", crate::opts::platform::parse(platform).map_err(|reason| format!("invalid platform: {reason}"))?.json());
+        query.add(
+            "platform",
+            crate::opts::platform::parse(platform)
+                .map_err(|reason| format!("invalid platform: {reason}"))?
+                .json(),
+        );
     }
     let headers = [("X-Registry-Auth", registry_auth(&call.app, &reference.domain))];
     let path = format!("/images/{}/push", reference.name());
     let route = (http::Method::POST, path.as_str());
-    let response = call.client()?.request_with(route, &query, &headers, Body::Empty).await.map_err(Error::from)?;
+    let response = call
+        .client()?
+        .request_with(route, &query, &headers, Body::Empty)
+        .await
+        .map_err(Error::from)?;
     let quiet = call.flags.on("quiet");
     progress::display(response, if quiet { Sink::Nowhere } else { Sink::Stdout }).await?;
     if quiet {
@@ -119,34 +136,49 @@ async fn push(call: Call) -> Outcome {
     Ok(())
 }
 
+/// What a registry is told about who asks. (Engine API, AuthConfig.)
+#[derive(Default, Serialize)]
+struct Credentials {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    username: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    password: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    serveraddress: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    identitytoken: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    registrytoken: String,
+}
+
 /// `X-Registry-Auth`: base64url of the credentials for a registry, as JSON.
 fn registry_auth(app: &App, domain: &str) -> String {
     let key = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
     let auths = &app.config.auths;
-    let found = auths.get(key).or_else(|| {
-        auths.iter().find(|(name, _)| host_of(name) == domain).map(|(_, auth)| auth)
-    });
-    let mut members = serde_json::Map::new();
-    let mut add = |name: &str, value: String| {
-        if !value.is_empty() {
-            members.insert(name.into(), value.into());
-        }
-    };
+    let found = auths
+        .get(key)
+        .or_else(|| auths.iter().find(|(name, _)| host_of(name) == domain).map(|(_, auth)| auth));
+    let mut credentials = Credentials::default();
     if let Some(auth) = found {
         let decoded = STANDARD.decode(&auth.auth).unwrap_or_default();
         let decoded = String::from_utf8_lossy(&decoded).into_owned();
         let (user, password) = decoded.split_once(':').unwrap_or(("", ""));
-        add("username", user.to_owned());
-        add("password", password.trim_end_matches('\0').to_owned());
-        add("identitytoken", auth.identitytoken.clone());
-        add("registrytoken", auth.registrytoken.clone());
-        add("serveraddress", key.to_owned());
+        credentials = Credentials {
+            username: user.to_owned(),
+            password: password.trim_end_matches('\0').to_owned(),
+            serveraddress: key.to_owned(),
+            identitytoken: auth.identitytoken.clone(),
+            registrytoken: auth.registrytoken.clone(),
+        };
     }
-    URL_SAFE.encode(serde_json::Value::Object(members).to_string())
+    URL_SAFE.encode(serde_json::to_string(&credentials).unwrap_or_default())
 }
 
 /// The host of a registry's address as it is stored.
 fn host_of(address: &str) -> &str {
-    let bare = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    let bare = address
+        .strip_prefix("https://")
+        .or_else(|| address.strip_prefix("http://"))
+        .unwrap_or(address);
     bare.split('/').next().unwrap_or(bare)
 }

@@ -48,7 +48,8 @@ static COMMON_FLAGS: &[Flag] = &[
     flag("help", Kind::Bool, "Print this help"),
     flag("name", Kind::Text, "Name of the container"),
     flag("platform", Kind::Text, "Platform of the image, where it has several").since("1.32"),
-    flag("pull", Kind::Text, "When to pull the image (\"always\", \"missing\", \"never\")").default("missing"),
+    flag("pull", Kind::Text, "When to pull the image (\"always\", \"missing\", \"never\")")
+        .default("missing"),
     short('q', "quiet", Kind::Bool, "Do not show the progress of a pull"),
     flag("use-api-socket", Kind::Bool, "Give the container the daemon's socket"),
 ];
@@ -58,19 +59,23 @@ static CONTAINER_FLAGS: &[Flag] = &[
     flag("add-host", Kind::ExtraHost, "Entry for the hosts file (host:ip)"),
     flag("annotation", Kind::Map, "Annotation for the runtime").since("1.43"),
     short('a', "attach", Kind::Stream, "Stream to attach: stdin, stdout or stderr"),
-    flag("blkio-weight", Kind::Uint16, "Weight of block IO, 10 to 1000, or 0 for none").default("0"),
+    flag("blkio-weight", Kind::Uint16, "Weight of block IO, 10 to 1000, or 0 for none")
+        .default("0"),
     flag("blkio-weight-device", Kind::WeightDevice, "Weight of block IO for a device"),
     flag("cap-add", Kind::List, "Capability to add"),
     flag("cap-drop", Kind::List, "Capability to drop"),
     flag("cgroup-parent", Kind::Text, "Cgroup to put the container's under"),
-    flag("cgroupns", Kind::Text, "Cgroup namespace (host|private); the daemon's default if empty").since("1.41"),
+    flag("cgroupns", Kind::Text, "Cgroup namespace (host|private); the daemon's default if empty")
+        .since("1.41"),
     flag("cidfile", Kind::Text, "File to write the container's id to"),
-    flag("cpu-count", Kind::Int, "Number of CPUs (Windows)"),
-    flag("cpu-percent", Kind::Int, "Share of CPU in percent (Windows)"),
+    flag("cpu-count", Kind::Int, "Number of CPUs").windows(),
+    flag("cpu-percent", Kind::Int, "Share of CPU in percent").windows(),
     flag("cpu-period", Kind::Int, "Period of the CPU quota in microseconds"),
     flag("cpu-quota", Kind::Int, "CPU time per period in microseconds"),
-    flag("cpu-rt-period", Kind::Int, "Period of the real-time CPU limit in microseconds").since("1.25"),
-    flag("cpu-rt-runtime", Kind::Int, "Real-time CPU time per period in microseconds").since("1.25"),
+    flag("cpu-rt-period", Kind::Int, "Period of the real-time CPU limit in microseconds")
+        .since("1.25"),
+    flag("cpu-rt-runtime", Kind::Int, "Real-time CPU time per period in microseconds")
+        .since("1.25"),
     short('c', "cpu-shares", Kind::Int, "Relative weight of CPU time"),
     flag("cpus", Kind::Cpus, "Number of CPUs, with fractions").since("1.25"),
     flag("cpuset-cpus", Kind::Text, "CPUs to run on (0-3, 0,1)"),
@@ -95,14 +100,18 @@ static CONTAINER_FLAGS: &[Flag] = &[
     flag("health-cmd", Kind::Text, "Command that checks the health"),
     flag("health-interval", Kind::Duration, "Time between checks (ms|s|m|h)").default("0s"),
     flag("health-retries", Kind::Int, "Failures in a row that mean unhealthy"),
-    flag("health-start-interval", Kind::Duration, "Time between checks while starting (ms|s|m|h)").default("0s").since("1.44"),
-    flag("health-start-period", Kind::Duration, "Time to start before failures count (ms|s|m|h)").default("0s").since("1.29"),
+    flag("health-start-interval", Kind::Duration, "Time between checks while starting (ms|s|m|h)")
+        .default("0s")
+        .since("1.44"),
+    flag("health-start-period", Kind::Duration, "Time to start before failures count (ms|s|m|h)")
+        .default("0s")
+        .since("1.29"),
     flag("health-timeout", Kind::Duration, "Longest time for one check (ms|s|m|h)").default("0s"),
     short('h', "hostname", Kind::Text, "Host name"),
     flag("init", Kind::Bool, "Run an init that forwards signals and reaps processes").since("1.25"),
     short('i', "interactive", Kind::Bool, "Keep stdin open even if it is not attached"),
-    flag("io-maxbandwidth", Kind::Bytes, "Limit of IO bandwidth of the system drive (Windows)"),
-    flag("io-maxiops", Kind::Uint64, "Limit of IO operations of the system drive (Windows)"),
+    flag("io-maxbandwidth", Kind::Bytes, "Limit of IO bandwidth of the system drive").windows(),
+    flag("io-maxiops", Kind::Uint64, "Limit of IO operations of the system drive").windows(),
     flag("ip", Kind::Text, "IPv4 address"),
     flag("ip6", Kind::Text, "IPv6 address"),
     flag("ipc", Kind::Text, "IPC namespace"),
@@ -156,7 +165,10 @@ static CONTAINER_FLAGS: &[Flag] = &[
 
 /// A failure before or at the creation, with the hint where to find help.
 fn with_help(message: &str, command: &str, code: i32) -> Error {
-    Error::Status { message: format!("{NAME}: {message}\n\nRun '{NAME} {command} --help' for more information"), code }
+    Error::Status {
+        message: format!("{NAME}: {message}\n\nRun '{NAME} {command} --help' for more information"),
+        code,
+    }
 }
 
 /// Docker's exit codes: 127 not found, 126 not executable, 125 everything else.
@@ -181,7 +193,9 @@ fn prepare(call: &Call, command: &str) -> Outcome<CreateRequest> {
     let refused = |reason: String| with_help(&reason, command, 125);
     let policy = call.flags.text("pull");
     if !matches!(policy, "" | "always" | "missing" | "never") {
-        let reason = format!("invalid pull option: '{policy}': must be one of \"always\", \"missing\" or \"never\"");
+        let reason = format!(
+            "invalid pull option: '{policy}': must be one of \"always\", \"missing\" or \"never\""
+        );
         return Err(refused(reason));
     }
     let client = call.client()?;
@@ -237,7 +251,13 @@ async fn run(call: Call) -> Outcome {
     }
 }
 
-async fn run_attached(client: &Client, id: &str, plan: Plan, auto_remove: bool, detach_keys: &str) -> Outcome {
+async fn run_attached(
+    client: &Client,
+    id: &str,
+    plan: Plan,
+    auto_remove: bool,
+    detach_keys: &str,
+) -> Outcome {
     let connection = attach(client, id, plan, detach_keys).await?;
     let mut exit = ExitStatus::watch(client, id, auto_remove).await;
     // Starting and printing go on side by side: a quick container may be over before `start` is answered.
@@ -286,9 +306,15 @@ pub async fn start(client: &Client, id: &str) -> Outcome {
 }
 
 /// Attaches to a container's streams.
-pub async fn attach(client: &Client, id: &str, plan: Plan, detach_keys: &str) -> Outcome<crate::client::Hijacked> {
+pub async fn attach(
+    client: &Client,
+    id: &str,
+    plan: Plan,
+    detach_keys: &str,
+) -> Outcome<crate::client::Hijacked> {
     let mut query = Query::of("stream", "1");
-    for (wanted, name) in [(plan.stdin, "stdin"), (plan.stdout, "stdout"), (plan.stderr, "stderr")] {
+    for (wanted, name) in [(plan.stdin, "stdin"), (plan.stdout, "stdout"), (plan.stderr, "stderr")]
+    {
         if wanted {
             query.add(name, "1");
         }
@@ -318,7 +344,13 @@ impl ExitStatus {
         };
         match answer {
             Ok(answer) if *answer.at("Error") != Value::Nil => {
-                super::log("error", &format!("Error waiting for container: {}", answer.at("Error").at("Message").text()));
+                super::log(
+                    "error",
+                    &format!(
+                        "Error waiting for container: {}",
+                        answer.at("Error").at("Message").text()
+                    ),
+                );
                 125
             }
             Ok(answer) => answer.at("StatusCode").int() as i32,
@@ -346,8 +378,12 @@ impl CidFile {
                 "container ID file found, make sure the other container isn't running or delete {path}"
             )));
         }
-        std::fs::File::create(path)
-            .map_err(|error| format!("failed to create the container ID file: {}", go::path_error("open", path, &error)))?;
+        std::fs::File::create(path).map_err(|error| {
+            format!(
+                "failed to create the container ID file: {}",
+                go::path_error("open", path, &error)
+            )
+        })?;
         Ok(Some(Self { path: path.to_owned(), written: false }))
     }
 
@@ -373,8 +409,13 @@ async fn create_container(call: &Call, mut request: CreateRequest) -> Outcome<St
     let client = call.client()?;
     let mut id_file = CidFile::create(call.flags.text("cidfile"))?;
     let image = request.config.image.clone();
-    let is_id = image.len() == 64 && image.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let reference = if is_id || image.starts_with("sha256:") { None } else { Some(Reference::parse(&image)?.tagged()) };
+    let is_id =
+        image.len() == 64 && image.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let reference = if is_id || image.starts_with("sha256:") {
+        None
+    } else {
+        Some(Reference::parse(&image)?.tagged())
+    };
     if call.flags.on("use-api-socket") {
         mount_socket(client, &mut request)?;
     }
@@ -423,7 +464,9 @@ fn fit_version(request: &mut CreateRequest, version: &str) -> Outcome {
         endpoint.as_ref().is_some_and(|endpoint| !endpoint.mac_address.is_empty())
     });
     if older("1.44") && mac_asked {
-        let text = format!("\"specify mac-address per network\" requires API version 1.44, but the Docker daemon API version is {version}");
+        let text = format!(
+            "\"specify mac-address per network\" requires API version 1.44, but the Docker daemon API version is {version}"
+        );
         return Err(Error::Message(text));
     }
     if !older("1.42") || older("1.40") {

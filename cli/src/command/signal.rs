@@ -110,7 +110,12 @@ async fn resize(client: &Client, path: &str) -> Result<(), crate::client::Error>
 ///
 /// # Errors
 /// It is not running yet.
-pub async fn resize_to(client: &Client, path: &str, columns: u16, rows: u16) -> Result<(), crate::client::Error> {
+pub async fn resize_to(
+    client: &Client,
+    path: &str,
+    columns: u16,
+    rows: u16,
+) -> Result<(), crate::client::Error> {
     let query = Query::of("h", rows.to_string()).with("w", columns.to_string());
     client.post(&format!("{path}/resize"), &query).await.map(drop)
 }

@@ -39,7 +39,8 @@ async fn run(call: Call) -> Outcome {
         if call.args.len() > 1 {
             return Err("you cannot restore multiple containers at once".into());
         }
-        let query = Query::of("checkpoint", checkpoint).with_some("checkpoint-dir", call.flags.text("checkpoint-dir"));
+        let query = Query::of("checkpoint", checkpoint)
+            .with_some("checkpoint-dir", call.flags.text("checkpoint-dir"));
         client.post(&container_path(call.arg(0), "/start")?, &query).await?;
         return Ok(());
     }
@@ -86,7 +87,13 @@ async fn attached(call: &Call, client: &Client) -> Outcome {
     }
 }
 
-async fn follow(client: &Client, id: &str, plan: Plan, auto_remove: bool, detach_keys: &str) -> Outcome {
+async fn follow(
+    client: &Client,
+    id: &str,
+    plan: Plan,
+    auto_remove: bool,
+    detach_keys: &str,
+) -> Outcome {
     let connection = attach(client, id, plan, detach_keys).await?;
     let mut exit = ExitStatus::watch(client, id, auto_remove).await;
     let streams = stream::run(connection, plan, detach_keys);

@@ -28,7 +28,11 @@ pub static STATS: Command = Command {
     options_first: false,
     flags: &[&[
         short('a', "all", Kind::Bool, "Include those that do not run"),
-        flag("format", Kind::Text, "How to print it: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag(
+            "format",
+            Kind::Text,
+            "How to print it: 'table', 'table TEMPLATE', 'json' or a Go template",
+        ),
         flag("no-stream", Kind::Bool, "Print once and exit"),
         flag("no-trunc", Kind::Bool, "Print everything in full"),
     ]],
@@ -82,7 +86,8 @@ async fn collect_and_print(call: Call) -> Outcome {
     }
     wait_first(&entries).await;
     if !show_all {
-        let failures: Vec<String> = entries.iter().filter_map(|entry| entry.borrow().failure.clone()).collect();
+        let failures: Vec<String> =
+            entries.iter().filter_map(|entry| entry.borrow().failure.clone()).collect();
         super::joined(failures)?;
     }
     let source = match flags.text("format") {
@@ -125,7 +130,11 @@ async fn list(client: &Client, all: bool) -> Outcome<Vec<String>> {
         query.add("all", "1");
     }
     let containers = client.get("/containers/json", &query).await?;
-    Ok(containers.items().iter().map(|container| short_id(container.at("Id").text()).to_owned()).collect())
+    Ok(containers
+        .items()
+        .iter()
+        .map(|container| short_id(container.at("Id").text()).to_owned())
+        .collect())
 }
 
 /// Containers come and go.
@@ -238,7 +247,12 @@ fn memory(sample: &Value) -> f64 {
 
 fn network(sample: &Value) -> (f64, f64) {
     let sum = |key: &str| {
-        sample.at("networks").entries().iter().map(|(_, network)| network.at(key).int() as f64).sum()
+        sample
+            .at("networks")
+            .entries()
+            .iter()
+            .map(|(_, network)| network.at(key).int() as f64)
+            .sum()
     };
     (sum("rx_bytes"), sum("tx_bytes"))
 }

@@ -21,7 +21,8 @@ pub static TOP: Command = Command {
 async fn run(call: Call) -> Outcome {
     let query = Query::default().with_some("ps_args", &call.args[1..].join(" "));
     let answer = call.client()?.get(&container_path(call.arg(0), "/top")?, &query).await?;
-    let row = |cells: &Value| cells.items().iter().map(Value::text).collect::<Vec<_>>().join("\t") + "\n";
+    let row =
+        |cells: &Value| cells.items().iter().map(Value::text).collect::<Vec<_>>().join("\t") + "\n";
     let mut text = row(answer.at("Titles"));
     for process in answer.at("Processes").items() {
         text.push_str(&row(process));

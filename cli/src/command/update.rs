@@ -22,11 +22,14 @@ pub static UPDATE: Command = Command {
 };
 
 static FLAGS: &[Flag] = &[
-    flag("blkio-weight", Kind::Uint16, "Weight of block IO, 10 to 1000, or 0 for none").default("0"),
+    flag("blkio-weight", Kind::Uint16, "Weight of block IO, 10 to 1000, or 0 for none")
+        .default("0"),
     flag("cpu-period", Kind::Int, "Period of the CPU quota in microseconds"),
     flag("cpu-quota", Kind::Int, "CPU time per period in microseconds"),
-    flag("cpu-rt-period", Kind::Int, "Period of the real-time CPU limit in microseconds").since("1.25"),
-    flag("cpu-rt-runtime", Kind::Int, "Real-time CPU time per period in microseconds").since("1.25"),
+    flag("cpu-rt-period", Kind::Int, "Period of the real-time CPU limit in microseconds")
+        .since("1.25"),
+    flag("cpu-rt-runtime", Kind::Int, "Real-time CPU time per period in microseconds")
+        .since("1.25"),
     short('c', "cpu-shares", Kind::Int, "Relative weight of CPU time"),
     flag("cpus", Kind::Cpus, "Number of CPUs, with fractions").since("1.29"),
     flag("cpuset-cpus", Kind::Text, "CPUs to run on (0-3, 0,1)"),
@@ -114,14 +117,19 @@ async fn run(call: Call) -> Outcome {
     let client = call.client()?;
     let (mut warnings, mut failures) = (Vec::new(), Vec::new());
     for name in &call.args {
-        let answer = match client.post_json(&container_path(name, "/update")?, &Query::default(), &request).await {
+        let answer = match client
+            .post_json(&container_path(name, "/update")?, &Query::default(), &request)
+            .await
+        {
             Ok(response) => response.value().await,
             Err(error) => Err(error),
         };
         match answer {
             Ok(answer) => {
                 print::line(name);
-                warnings.extend(answer.at("Warnings").items().iter().map(|warning| warning.text().to_owned()));
+                warnings.extend(
+                    answer.at("Warnings").items().iter().map(|warning| warning.text().to_owned()),
+                );
             }
             Err(error) => failures.push(error.to_string()),
         }

@@ -47,7 +47,10 @@ Server:{{if ne .Platform.Name \"\"}} {{.Platform.Name}}{{end}}
 {{- end}}{{- end}}";
 
 fn object(members: Vec<(&str, Value)>) -> Value {
-    Value::Map(Map { of_text: false, entries: members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect() })
+    Value::Map(Map {
+        of_text: false,
+        entries: members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+    })
 }
 
 /// Go's name of our architecture.
@@ -81,7 +84,10 @@ async fn run(call: Call) -> Outcome {
         text => text,
     };
     let template = Template::parse(format).map_err(|error| Error::Status {
-        message: format!("template parsing error: {}", error.replacen("template: :", "template: version:", 1)),
+        message: format!(
+            "template parsing error: {}",
+            error.replacen("template: :", "template: version:", 1)
+        ),
         code: 64,
     })?;
     let client = call.client()?;
@@ -96,7 +102,11 @@ async fn run(call: Call) -> Outcome {
     print::out(&table::align_with(&format!("{}\n", printed.as_deref().unwrap_or_default()), 20, 1));
     server?;
     printed.map(drop).map_err(|error| {
-        let named = error.replacen("template: :", "template: version:", 1).replacen("executing \"\"", "executing \"version\"", 1);
+        let named = error.replacen("template: :", "template: version:", 1).replacen(
+            "executing \"\"",
+            "executing \"version\"",
+            1,
+        );
         Error::Message(named)
     })
 }

@@ -39,7 +39,11 @@ pub static LS: Command = Command {
     options_first: false,
     flags: &[&[
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag("format", Kind::Text, "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag(
+            "format",
+            Kind::Text,
+            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
+        ),
         short('q', "quiet", Kind::Bool, "Print names only"),
     ]],
     run: handler!(ls),
@@ -51,7 +55,9 @@ pub static RM: Command = Command {
     names: "volume rm, volume remove",
     arity: Arity::AtLeast(1),
     options_first: false,
-    flags: &[&[short('f', "force", Kind::Bool, "Do not complain about missing ones").since("1.25")]],
+    flags: &[
+        &[short('f', "force", Kind::Bool, "Do not complain about missing ones").since("1.25")],
+    ],
     run: handler!(rm),
 };
 
@@ -96,7 +102,12 @@ async fn create(call: Call) -> Outcome {
         labels: pairs_to_map(&call.flags.list("label")),
         name,
     };
-    let answer = call.client()?.post_json("/volumes/create", &Query::default(), &request).await?.value().await?;
+    let answer = call
+        .client()?
+        .post_json("/volumes/create", &Query::default(), &request)
+        .await?
+        .value()
+        .await?;
     print::line(answer.at("Name").text());
     Ok(())
 }
@@ -108,7 +119,9 @@ async fn ls(call: Call) -> Outcome {
     volumes.sort_by(|a, b| natural::compare(a.at("Name").text(), b.at("Name").text()));
     let quiet = call.flags.on("quiet");
     let format = match call.flags.text("format") {
-        "" if !call.app.config.volumes_format.is_empty() && !quiet => call.app.config.volumes_format.as_str(),
+        "" if !call.app.config.volumes_format.is_empty() && !quiet => {
+            call.app.config.volumes_format.as_str()
+        }
         "" => "table",
         format => format,
     };

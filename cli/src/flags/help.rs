@@ -4,7 +4,8 @@ use super::{Flag, Kind};
 
 /// Renders the listed flags for a terminal `width` columns wide.
 pub fn flag_usages(table: &[&'static [Flag]], width: usize) -> String {
-    let mut flags: Vec<&Flag> = table.iter().flat_map(|part| part.iter()).filter(|flag| !flag.hidden).collect();
+    let mut flags: Vec<&Flag> =
+        table.iter().flat_map(|part| part.iter()).filter(|flag| !flag.hidden).collect();
     flags.sort_by_key(|flag| flag.name);
     let lines: Vec<(String, String)> = flags.iter().map(|flag| (left(flag), right(flag))).collect();
     let column = lines.iter().map(|(left, _)| left.chars().count()).max().unwrap_or(0) + 3;

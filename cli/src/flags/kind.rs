@@ -21,8 +21,6 @@ pub enum Kind {
     Strings,
     /// map
     Map,
-    /// stringToString
-    Pairs,
     /// filter
     Filter,
     /// duration
@@ -74,7 +72,6 @@ impl Kind {
             Self::Uint16 => "uint16",
             Self::Strings => "strings",
             Self::Map | Self::Sysctl => "map",
-            Self::Pairs => "stringToString",
             Self::Filter => "filter",
             Self::Duration => "duration",
             Self::Bytes | Self::SwapBytes => "bytes",
@@ -108,10 +105,9 @@ impl Kind {
                 return if value.is_empty() { Ok(Vec::new()) } else { opts::csv::fields(value) };
             }
             Self::Filter => return opts::filter::check(value),
-            Self::Pairs => return opts::csv::pairs(value),
-            Self::Bool => {
-                go::parse_bool(value).ok_or_else(|| go::NumberFault::Syntax.message("ParseBool", value))?.to_string()
-            }
+            Self::Bool => go::parse_bool(value)
+                .ok_or_else(|| go::NumberFault::Syntax.message("ParseBool", value))?
+                .to_string(),
             Self::Int => {
                 go::parse_int(value, 0, 64).map_err(|fault| fault.message("ParseInt", value))?;
                 value.to_owned()

@@ -29,11 +29,23 @@ pub struct Flag {
     pub target: &'static str,
     /// The API version it needs.
     pub since: &'static str,
+    /// Only a daemon on Windows has it.
+    pub windows: bool,
 }
 
 /// A row without a short form.
 pub const fn flag(name: &'static str, kind: Kind, help: &'static str) -> Flag {
-    Flag { name, short: '\0', kind, default: "", help, hidden: false, target: name, since: "" }
+    Flag {
+        name,
+        short: '\0',
+        kind,
+        default: "",
+        help,
+        hidden: false,
+        target: name,
+        since: "",
+        windows: false,
+    }
 }
 
 /// A row with a short form.
@@ -57,6 +69,11 @@ impl Flag {
         Self { hidden: true, target, ..self }
     }
 
+    /// Leaves it to daemons on Windows. Not listed, as we ask none.
+    pub const fn windows(self) -> Self {
+        Self { windows: true, hidden: true, ..self }
+    }
+
     /// Names the API version it needs.
     pub const fn since(self, since: &'static str) -> Self {
         Self { since, ..self }
@@ -64,7 +81,11 @@ impl Flag {
 
     /// `-n, --last` or `--last`, as refusals name it.
     fn title(&self) -> String {
-        if self.short == '\0' { format!("--{}", self.name) } else { format!("-{}, --{}", self.short, self.name) }
+        if self.short == '\0' {
+            format!("--{}", self.name)
+        } else {
+            format!("-{}, --{}", self.short, self.name)
+        }
     }
 }
 
@@ -86,7 +107,10 @@ pub enum Parsed {
 
 impl Flags {
     fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &str> {
-        debug_assert!(self.table.iter().any(|flag| flag.name == name), "no flag {name} in the table");
+        debug_assert!(
+            self.table.iter().any(|flag| flag.name == name),
+            "no flag {name} in the table"
+        );
         self.given.iter().filter(move |(given, _)| *given == name).map(|(_, value)| value.as_str())
     }
 
@@ -137,16 +161,32 @@ impl Flags {
         let mut needs: Vec<_> = self
             .table
             .iter()
-            .filter(|flag| !flag.since.is_empty() && self.given.iter().any(|(given, _)| *given == flag.name))
+            .filter(|flag| {
+                !flag.since.is_empty() && self.given.iter().any(|(given, _)| *given == flag.name)
+            })
             .map(|flag| (flag.name, flag.since))
             .collect();
         needs.sort_unstable();
         needs.into_iter()
     }
 
+    /// The given flags that only daemons on Windows have.
+    pub fn windows_only(&self) -> Vec<&'static str> {
+        let given = |flag: &&&'static Flag| {
+            flag.windows && self.given.iter().any(|(given, _)| *given == flag.name)
+        };
+        let mut names: Vec<_> = self.table.iter().filter(given).map(|flag| flag.name).collect();
+        names.sort_unstable();
+        names
+    }
+
     fn set(&mut self, flag: &'static Flag, value: &str) -> Result<(), String> {
         let values = flag.kind.check(value).map_err(|reason| {
-            format!("invalid argument {} for {} flag: {reason}", go::quote(value), go::quote(&flag.title()))
+            format!(
+                "invalid argument {} for {} flag: {reason}",
+                go::quote(value),
+                go::quote(&flag.title())
+            )
         })?;
         self.given.extend(values.into_iter().map(|value| (flag.target, value)));
         Ok(())
@@ -157,7 +197,11 @@ impl Flags {
 ///
 /// # Errors
 /// pflag's text of what is wrong.
-pub fn parse(table: &[&'static [Flag]], args: &[String], options_first: bool) -> Result<Parsed, String> {
+pub fn parse(
+    table: &[&'static [Flag]],
+    args: &[String],
+    options_first: bool,
+) -> Result<Parsed, String> {
     let table: Vec<&'static Flag> = table.iter().flat_map(|part| part.iter()).collect();
     let mut flags = Flags { table, given: Vec::new() };
     let mut positional = Vec::new();
@@ -183,6 +227,9 @@ pub fn parse(table: &[&'static [Flag]], args: &[String], options_first: bool) ->
             return Ok(Parsed::Help(deprecated));
         }
     }
+    if flags.table.iter().any(|flag| flag.name == "help") && flags.on("help") {
+        return Ok(Parsed::Help(false));
+    }
     Ok(Parsed::Run(flags, positional))
 }
 
@@ -193,7 +240,12 @@ enum Step {
 
 type Words<'a> = std::slice::Iter<'a, String>;
 
-fn parse_long(flags: &mut Flags, word: &str, long: &str, rest: &mut Words<'_>) -> Result<Step, String> {
+fn parse_long(
+    flags: &mut Flags,
+    word: &str,
+    long: &str,
+    rest: &mut Words<'_>,
+) -> Result<Step, String> {
     if long.starts_with(['-', '=']) {
         return Err(format!("bad flag syntax: {word}"));
     }
@@ -202,7 +254,11 @@ fn parse_long(flags: &mut Flags, word: &str, long: &str, rest: &mut Words<'_>) -
         None => (long, None),
     };
     let Some(flag) = flags.table.iter().copied().find(|flag| flag.name == name) else {
-        return if name == "help" { Ok(Step::Help(false)) } else { Err(format!("unknown flag: --{name}")) };
+        return if name == "help" {
+            Ok(Step::Help(false))
+        } else {
+            Err(format!("unknown flag: --{name}"))
+        };
     };
     let value = match (inline, flag.kind) {
         (Some(value), _) => value,
@@ -234,7 +290,9 @@ fn parse_cluster(flags: &mut Flags, cluster: &str, rest: &mut Words<'_>) -> Resu
             continue;
         }
         let value = if after.is_empty() {
-            rest.next().ok_or_else(|| format!("flag needs an argument: {} in -{here}", go::quote_rune(letter)))?
+            rest.next().ok_or_else(|| {
+                format!("flag needs an argument: {} in -{here}", go::quote_rune(letter))
+            })?
         } else {
             after
         };
@@ -312,7 +370,13 @@ mod tests {
         refused("--env", "flag needs an argument: --env");
         refused("-ae", "flag needs an argument: 'e' in -e");
         refused("--=x", "bad flag syntax: --=x");
-        refused("-n x", r#"invalid argument "x" for "-n, --last" flag: strconv.ParseInt: parsing "x": invalid syntax"#);
-        refused("--all=x", r#"invalid argument "x" for "-a, --all" flag: strconv.ParseBool: parsing "x": invalid syntax"#);
+        refused(
+            "-n x",
+            r#"invalid argument "x" for "-n, --last" flag: strconv.ParseInt: parsing "x": invalid syntax"#,
+        );
+        refused(
+            "--all=x",
+            r#"invalid argument "x" for "-a, --all" flag: strconv.ParseBool: parsing "x": invalid syntax"#,
+        );
     }
 }

@@ -9,8 +9,10 @@ use crate::go;
 /// # Errors
 /// Anything else.
 pub fn validate_ip(value: &str) -> Result<String, String> {
-    let address: IpAddr =
-        value.trim().parse().map_err(|_| format!("IP address is not correctly formatted: {value}"))?;
+    let address: IpAddr = value
+        .trim()
+        .parse()
+        .map_err(|_| format!("IP address is not correctly formatted: {value}"))?;
     Ok(match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(|| v6.to_string(), |v4| v4.to_string()),
         IpAddr::V4(v4) => v4.to_string(),
@@ -28,7 +30,9 @@ pub fn is_mac(value: &str) -> bool {
     let parts: Vec<&str> = value.split(separator).collect();
     let bytes = parts.len() * width / 2;
     matches!(bytes, 6 | 8 | 20)
-        && parts.iter().all(|part| part.len() == width && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && parts
+            .iter()
+            .all(|part| part.len() == width && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Checks a search domain; `.` means none at all.
@@ -48,7 +52,10 @@ pub fn validate_search_domain(value: &str) -> Result<String, String> {
             && !inner.starts_with('-')
             && !inner.ends_with('-')
     };
-    if !value.bytes().any(|byte| byte.is_ascii_alphabetic()) || name.len() >= 255 || !name.split('.').all(label) {
+    if !value.bytes().any(|byte| byte.is_ascii_alphabetic())
+        || name.len() >= 255
+        || !name.split('.').all(label)
+    {
         return Err(format!("{value} is not a valid domain"));
     }
     Ok(name.to_owned())
@@ -60,7 +67,8 @@ pub fn validate_search_domain(value: &str) -> Result<String, String> {
 /// No host, or no address.
 pub fn validate_extra_host(value: &str) -> Result<String, String> {
     let bad = || format!("bad format for add-host: {}", go::quote(value));
-    let (host, address) = value.split_once('=').or_else(|| value.split_once(':')).ok_or_else(bad)?;
+    let (host, address) =
+        value.split_once('=').or_else(|| value.split_once(':')).ok_or_else(bad)?;
     if host.is_empty() || host.contains(':') {
         return Err(bad());
     }
@@ -70,7 +78,8 @@ pub fn validate_extra_host(value: &str) -> Result<String, String> {
         .filter(|inner| !inner.is_empty())
         .unwrap_or(address);
     if address != "host-gateway" {
-        validate_ip(address).map_err(|_| format!("invalid IP address in add-host: {}", go::quote(address)))?;
+        validate_ip(address)
+            .map_err(|_| format!("invalid IP address in add-host: {}", go::quote(address)))?;
     }
     Ok(format!("{host}:{address}"))
 }

@@ -7,7 +7,9 @@ use crate::go;
 fn split(value: &str) -> Result<(&str, &str), String> {
     match value.split_once(':') {
         None | Some(("", _)) => Err(format!("bad format: {value}")),
-        Some((path, _)) if !path.starts_with("/dev/") => Err(format!("bad format for device path: {value}")),
+        Some((path, _)) if !path.starts_with("/dev/") => {
+            Err(format!("bad format for device path: {value}"))
+        }
         Some(parts) => Ok(parts),
     }
 }

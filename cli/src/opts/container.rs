@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use cleat_proto::docker::container::{
-    Config, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, LogConfig, NetworkingConfig, StrSlice,
+    Config, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig, LogConfig,
+    NetworkingConfig, StrSlice,
 };
 use serde::Serialize;
 
-use super::{address, blkio, device, duration, env, gpus, mount, network, port, restart, security, ulimit, volume};
+use super::{
+    address, blkio, device, duration, env, gpus, mount, network, port, restart, security, ulimit,
+    volume,
+};
 use crate::flags::Flags;
 
 /// What is sent: the three parts side by side, as Go's embedded structs come out.
@@ -28,7 +32,12 @@ pub struct CreateRequest {
 ///
 /// # Errors
 /// Flags that contradict each other, or files that cannot be read; in docker's words.
-pub fn request(flags: &Flags, image: &str, arguments: &[String], proxies: Vec<String>) -> Result<CreateRequest, String> {
+pub fn request(
+    flags: &Flags,
+    image: &str,
+    arguments: &[String],
+    proxies: Vec<String>,
+) -> Result<CreateRequest, String> {
     let mac_address = flags.text("mac-address");
     if !mac_address.is_empty() && !address::is_mac(mac_address) {
         return Err(format!("{mac_address} is not a valid mac address"));
@@ -53,14 +62,18 @@ pub fn request(flags: &Flags, image: &str, arguments: &[String], proxies: Vec<St
         return Err("conflicting options: cannot specify both --restart and --rm".into());
     }
     let networks = parsed(flags, "network", network::parse)?;
-    let network_mode = networks.first().map_or("default", |network| network.target.as_str()).to_owned();
+    let network_mode =
+        networks.first().map_or("default", |network| network.target.as_str()).to_owned();
     let endpoints = endpoints(flags, networks)?;
 
     let attached = flags.list("attach");
     let attach = |stream: &str| attached.iter().any(|one| one == stream);
     let open_stdin = flags.on("interactive");
     let attach_stdin = open_stdin || attach("stdin");
-    let endpoint_mac = endpoints.get(&network_mode).and_then(|endpoint| endpoint.as_ref()).map(|e| e.mac_address.clone());
+    let endpoint_mac = endpoints
+        .get(&network_mode)
+        .and_then(|endpoint| endpoint.as_ref())
+        .map(|e| e.mac_address.clone());
     let config = Config {
         hostname: flags.text("hostname").into(),
         domainname: flags.text("domainname").into(),
@@ -78,7 +91,9 @@ pub fn request(flags: &Flags, image: &str, arguments: &[String], proxies: Vec<St
         image: image.into(),
         volumes: Some(volumes.anonymous),
         working_dir: flags.text("workdir").into(),
-        entrypoint: flags.changed("entrypoint").then(|| StrSlice(vec![flags.text("entrypoint").into()])),
+        entrypoint: flags
+            .changed("entrypoint")
+            .then(|| StrSlice(vec![flags.text("entrypoint").into()])),
         mac_address: endpoint_mac.unwrap_or_else(|| mac_address.into()),
         labels: Some(super::pairs_to_map(&labels.unwrap_or_default())),
         stop_signal: flags.text("stop-signal").into(),
@@ -96,7 +111,8 @@ pub fn request(flags: &Flags, image: &str, arguments: &[String], proxies: Vec<St
         auto_remove,
         volume_driver: flags.text("volume-driver").into(),
         volumes_from: flags.slice("volumes-from"),
-        annotations: Some(super::pairs_to_map(&flags.list("annotation"))).filter(|map| !map.is_empty()),
+        annotations: Some(super::pairs_to_map(&flags.list("annotation")))
+            .filter(|map| !map.is_empty()),
         cap_add: flags.slice("cap-add").map(StrSlice),
         cap_drop: flags.slice("cap-drop").map(StrSlice),
         cgroupns_mode: flags.text("cgroupns").into(),
@@ -127,10 +143,18 @@ pub fn request(flags: &Flags, image: &str, arguments: &[String], proxies: Vec<St
         init: flags.changed("init").then(|| flags.on("init")),
         ..resources(flags, devices, cdi)?
     };
-    Ok(CreateRequest { config, host, networking: NetworkingConfig { endpoints_config: Some(endpoints) } })
+    Ok(CreateRequest {
+        config,
+        host,
+        networking: NetworkingConfig { endpoints_config: Some(endpoints) },
+    })
 }
 
-fn parsed<T>(flags: &Flags, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+fn parsed<T>(
+    flags: &Flags,
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
     flags.list(name).iter().map(|text| parse(text)).collect()
 }
 
@@ -187,8 +211,11 @@ fn resources(
     })
 }
 
-fn devices(flags: &Flags) -> Result<(Vec<cleat_proto::docker::container::DeviceMapping>, Vec<String>), String> {
-    let (cdi, paths): (Vec<String>, Vec<String>) = flags.list("device").into_iter().partition(|name| device::is_cdi(name));
+fn devices(
+    flags: &Flags,
+) -> Result<(Vec<cleat_proto::docker::container::DeviceMapping>, Vec<String>), String> {
+    let (cdi, paths): (Vec<String>, Vec<String>) =
+        flags.list("device").into_iter().partition(|name| device::is_cdi(name));
     let devices = paths.iter().map(|path| device::parse(path)).collect::<Result<_, _>>()?;
     Ok((devices, cdi))
 }
@@ -204,7 +231,9 @@ fn tmpfs(flags: &Flags) -> BTreeMap<String, String> {
 
 fn check_modes(flags: &Flags) -> Result<(), String> {
     let pid = flags.text("pid");
-    if !matches!(pid, "" | "host") && !pid.strip_prefix("container:").is_some_and(|id| !id.is_empty()) {
+    if !matches!(pid, "" | "host")
+        && pid.strip_prefix("container:").is_none_or(str::is_empty)
+    {
         return Err("--pid: invalid PID mode".into());
     }
     if !matches!(flags.text("uts"), "" | "host") {
@@ -255,7 +284,10 @@ fn health(flags: &Flags) -> Result<Option<HealthConfig>, String> {
         if asked {
             return Err("--no-healthcheck conflicts with --health-* options".into());
         }
-        return Ok(Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }));
+        return Ok(Some(HealthConfig {
+            test: Some(vec!["NONE".into()]),
+            ..HealthConfig::default()
+        }));
     }
     for (value, name) in [
         (health.interval, "interval"),
@@ -291,7 +323,10 @@ fn endpoints(flags: &Flags, mut networks: Vec<network::Attachment>) -> Result<En
         let target = attachment.target.clone();
         let endpoint = endpoint(attachment)?;
         if endpoints.contains_key(&target) {
-            return Err(format!("network {} is specified multiple times", crate::go::quote(&target)));
+            return Err(format!(
+                "network {} is specified multiple times",
+                crate::go::quote(&target)
+            ));
         }
         if count > 1 || endpoint != EndpointSettings::default() {
             endpoints.insert(target, Some(endpoint));
@@ -306,25 +341,35 @@ fn endpoints(flags: &Flags, mut networks: Vec<network::Attachment>) -> Result<En
 fn apply_flags(flags: &Flags, network: &mut network::Attachment) -> Result<(), String> {
     let conflict = |given: bool, flag: &str, also: bool, name: &str| {
         if given && also {
-            return Err(format!("conflicting options: cannot specify both --{flag} and per-network {name}"));
+            return Err(format!(
+                "conflicting options: cannot specify both --{flag} and per-network {name}"
+            ));
         }
         Ok(())
     };
-    let (aliases, links, local) = (flags.list("network-alias"), flags.list("link"), flags.list("link-local-ip"));
+    let (aliases, links, local) =
+        (flags.list("network-alias"), flags.list("link"), flags.list("link-local-ip"));
     let (ip, ip6, mac) = (flags.text("ip"), flags.text("ip6"), flags.text("mac-address"));
     conflict(!network.aliases.is_empty(), "network-alias", !aliases.is_empty(), "alias")?;
     conflict(!network.links.is_empty(), "link", !links.is_empty(), "links")?;
     conflict(!network.ipv4.is_empty(), "ip", !ip.is_empty(), "IPv4 address")?;
     conflict(!network.ipv6.is_empty(), "ip6", !ip6.is_empty(), "IPv6 address")?;
     conflict(!network.mac.is_empty(), "mac-address", !mac.is_empty(), "MAC address")?;
-    conflict(!network.link_local_ips.is_empty(), "link-local-ip", !local.is_empty(), "link-local IP addresses")?;
+    conflict(
+        !network.link_local_ips.is_empty(),
+        "link-local-ip",
+        !local.is_empty(),
+        "link-local IP addresses",
+    )?;
     if !aliases.is_empty() {
         network.aliases = aliases;
     }
     if network::is_user_defined(&network.target) && !links.is_empty() {
         network.links = links;
     }
-    for (field, value) in [(&mut network.ipv4, ip), (&mut network.ipv6, ip6), (&mut network.mac, mac)] {
+    for (field, value) in
+        [(&mut network.ipv4, ip), (&mut network.ipv6, ip6), (&mut network.mac, mac)]
+    {
         if !value.is_empty() {
             value.clone_into(field);
         }
@@ -341,7 +386,9 @@ fn endpoint(network: network::Attachment) -> Result<EndpointSettings, String> {
     }
     if !network::is_user_defined(&network.target) {
         if !network.aliases.is_empty() {
-            return Err("network-scoped aliases are only supported for user-defined networks".into());
+            return Err(
+                "network-scoped aliases are only supported for user-defined networks".into()
+            );
         }
         if !network.links.is_empty() {
             return Err("links are only supported for user-defined networks".into());
@@ -350,7 +397,8 @@ fn endpoint(network: network::Attachment) -> Result<EndpointSettings, String> {
     if !network.mac.is_empty() && !address::is_mac(&network.mac) {
         return Err(format!("{} is not a valid mac address", network.mac));
     }
-    let asked = !network.ipv4.is_empty() || !network.ipv6.is_empty() || !network.link_local_ips.is_empty();
+    let asked =
+        !network.ipv4.is_empty() || !network.ipv6.is_empty() || !network.link_local_ips.is_empty();
     Ok(EndpointSettings {
         ipam_config: asked.then(|| EndpointIpamConfig {
             ipv4_address: network.ipv4,

@@ -13,7 +13,11 @@ pub fn parse(text: &str) -> Result<i64, String> {
             return Err(refused());
         }
         let scaled = above * 1_000_000_000;
-        return if scaled % below == 0 { Ok((scaled / below) as i64) } else { Err("value is too precise".into()) };
+        return if scaled % below == 0 {
+            Ok((scaled / below) as i64)
+        } else {
+            Err("value is too precise".into())
+        };
     }
     let (number, exponent) = match text.split_once(['e', 'E']) {
         Some((number, exponent)) => (number, exponent.parse::<i32>().map_err(|_| refused())?),

@@ -11,7 +11,8 @@ pub fn fields(line: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = line;
     loop {
-        let (field, after) = if rest.starts_with('"') { quoted(line, rest)? } else { bare(line, rest)? };
+        let (field, after) =
+            if rest.starts_with('"') { quoted(line, rest)? } else { bare(line, rest)? };
         fields.push(field);
         match after {
             Some(after) => rest = after,
@@ -38,7 +39,9 @@ fn quoted<'a>(line: &str, rest: &'a str) -> Result<(String, Option<&'a str>), St
     loop {
         let Some((part, after)) = rest.split_once('"') else {
             let column = line.len() + 1;
-            return Err(format!("record on line 1; parse error on line 1, column {column}: extraneous or missing \" in quoted-field"));
+            return Err(format!(
+                "record on line 1; parse error on line 1, column {column}: extraneous or missing \" in quoted-field"
+            ));
         };
         field.push_str(part);
         if let Some(after) = after.strip_prefix('"') {
@@ -50,24 +53,10 @@ fn quoted<'a>(line: &str, rest: &'a str) -> Result<(String, Option<&'a str>), St
             return Ok((field, Some(after)));
         } else {
             let column = line.len() - after.len();
-            return Err(format!("parse error on line 1, column {column}: extraneous or missing \" in quoted-field"));
+            return Err(format!(
+                "parse error on line 1, column {column}: extraneous or missing \" in quoted-field"
+            ));
         }
-    }
-}
-
-/// `a=b,c=d` as separate words (pflag's stringToString).
-///
-/// # Errors
-/// A word without `=`.
-pub fn pairs(value: &str) -> Result<Vec<String>, String> {
-    let words = match value.matches('=').count() {
-        0 => return Err(format!("{value} must be formatted as key=value")),
-        1 => vec![value.trim_matches('"').to_owned()],
-        _ => fields(value)?,
-    };
-    match words.iter().find(|word| !word.contains('=')) {
-        Some(word) => Err(format!("{word} must be formatted as key=value")),
-        None => Ok(words),
     }
 }
 
@@ -77,12 +66,18 @@ mod tests {
 
     #[test]
     fn quotes_protect_commas() {
-        assert_eq!(fields(r#"a,"b=c,d",e"#).as_deref(), Ok(&["a".to_owned(), "b=c,d".into(), "e".into()][..]));
+        assert_eq!(
+            fields(r#"a,"b=c,d",e"#).as_deref(),
+            Ok(&["a".to_owned(), "b=c,d".into(), "e".into()][..])
+        );
         assert_eq!(fields(r#""a""b""#).as_deref(), Ok(&["a\"b".to_owned()][..]));
     }
 
     #[test]
     fn a_quote_inside_a_bare_field_is_refused_with_its_column() {
-        assert_eq!(fields(r#"ab"c"#), Err("parse error on line 1, column 3: bare \" in non-quoted-field".into()));
+        assert_eq!(
+            fields(r#"ab"c"#),
+            Err("parse error on line 1, column 3: bare \" in non-quoted-field".into())
+        );
     }
 }

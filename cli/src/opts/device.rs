@@ -9,12 +9,16 @@ use crate::go;
 /// # Errors
 /// Any other form.
 pub fn validate_rule(value: &str) -> Result<String, String> {
-    let number = |text: &str| text == "*" || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = |text: &str| {
+        text == "*" || (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+    };
     let words: Vec<&str> = value.split(' ').collect();
     let ok = match words[..] {
         [kind, numbers, mode] => {
             matches!(kind, "a" | "c" | "b")
-                && numbers.split_once(':').is_some_and(|(major, minor)| number(major) && number(minor))
+                && numbers
+                    .split_once(':')
+                    .is_some_and(|(major, minor)| number(major) && number(minor))
                 && (1..=3).contains(&mode.len())
                 && mode.bytes().all(|byte| matches!(byte, b'r' | b'w' | b'm'))
         }
@@ -81,7 +85,11 @@ fn check(value: &str) -> Result<String, String> {
         }
         _ => return Err(format!("bad format for path: {value}")),
     };
-    if inside.starts_with('/') { Ok(checked) } else { Err(format!("{inside} is not an absolute path")) }
+    if inside.starts_with('/') {
+        Ok(checked)
+    } else {
+        Err(format!("{inside} is not an absolute path"))
+    }
 }
 
 fn is_mode(text: &str) -> bool {
@@ -97,7 +105,11 @@ mod tests {
     #[track_caller]
     fn check_parts(value: &str, expected: (&str, &str, &str)) {
         let device = parse(value).unwrap();
-        assert_eq!((&*device.path_on_host, &*device.path_in_container, &*device.cgroup_permissions), expected, "{value}");
+        assert_eq!(
+            (&*device.path_on_host, &*device.path_in_container, &*device.cgroup_permissions),
+            expected,
+            "{value}"
+        );
     }
 
     #[test]

@@ -28,8 +28,9 @@ pub fn parse(text: &str) -> Result<i64, String> {
         if unit.is_empty() {
             return Err(format!("time: missing unit in duration {}", go::quote(text)));
         }
-        let scale = scale(unit)
-            .ok_or_else(|| format!("time: unknown unit {} in duration {}", go::quote(unit), go::quote(text)))?;
+        let scale = scale(unit).ok_or_else(|| {
+            format!("time: unknown unit {} in duration {}", go::quote(unit), go::quote(text))
+        })?;
         total += value * scale;
         rest = after;
     }
@@ -52,32 +53,6 @@ fn scale(unit: &str) -> Option<f64> {
     })
 }
 
-/// Writes a duration as Go's `Duration.String` does: `1h2m3.5s`, `500ms`, `0s`.
-pub fn format(nanoseconds: i64) -> String {
-    let sign = if nanoseconds < 0 { "-" } else { "" };
-    let magnitude = nanoseconds.unsigned_abs();
-    let fraction = |value: u64, unit: u64| {
-        let text = format!("{}.{:0width$}", value / unit, value % unit, width = unit.ilog10() as usize);
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    };
-    let text = match magnitude {
-        0 => return "0s".into(),
-        1..1_000 => format!("{magnitude}ns"),
-        1_000..1_000_000 => format!("{}µs", fraction(magnitude, 1_000)),
-        1_000_000..1_000_000_000 => format!("{}ms", fraction(magnitude, 1_000_000)),
-        _ => {
-            let minutes = magnitude / 60_000_000_000;
-            let seconds = fraction(magnitude % 60_000_000_000, 1_000_000_000);
-            match (minutes / 60, minutes % 60) {
-                (0, 0) => format!("{seconds}s"),
-                (0, minutes) => format!("{minutes}m{seconds}s"),
-                (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
-            }
-        }
-    };
-    format!("{sign}{text}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,12 +69,5 @@ mod tests {
         assert_eq!(parse("1"), Err("time: missing unit in duration \"1\"".into()));
         assert_eq!(parse("1x"), Err("time: unknown unit \"x\" in duration \"1x\"".into()));
         assert_eq!(parse("bad"), Err("time: invalid duration \"bad\"".into()));
-    }
-
-    #[test]
-    fn durations_print_in_gos_form() {
-        for (value, text) in [(90_000_000_000, "1m30s"), (500_000_000, "500ms"), (3_600_000_000_000, "1h0m0s"), (1_500, "1.5µs")] {
-            assert_eq!(format(value), text);
-        }
     }
 }

@@ -29,7 +29,8 @@ pub fn read(
     let mut variables = Vec::new();
     for file in files {
         let content = std::fs::read(file).map_err(|error| go::path_error("open", file, &error))?;
-        let parsed = parse_file(&content, &lookup).map_err(|reason| format!("invalid env file ({file}): {reason}"))?;
+        let parsed = parse_file(&content, &lookup)
+            .map_err(|reason| format!("invalid env file ({file}): {reason}"))?;
         variables.extend(parsed);
     }
     variables.extend_from_slice(flags);
@@ -41,7 +42,10 @@ pub fn from_environment(key: &str) -> Option<String> {
     std::env::var(key).ok()
 }
 
-fn parse_file(content: &[u8], lookup: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>, String> {
+fn parse_file(
+    content: &[u8],
+    lookup: &impl Fn(&str) -> Option<String>,
+) -> Result<Vec<String>, String> {
     let mut variables = Vec::new();
     let mut lines: Vec<&[u8]> = content.split(|byte| *byte == b'\n').collect();
     if lines.last().is_some_and(|line| line.is_empty()) {
@@ -82,12 +86,18 @@ mod tests {
     fn files_have_comments_and_names_from_the_environment() {
         let lookup = |key: &str| (key == "TAKEN").then(|| "yes".to_owned());
         let parsed = parse_file(b"# c\nA=1\n\n  B=two \nTAKEN\nMISSING\r\n", &lookup);
-        assert_eq!(parsed.as_deref(), Ok(&["A=1".to_owned(), "B=two ".into(), "TAKEN=yes".into()][..]));
+        assert_eq!(
+            parsed.as_deref(),
+            Ok(&["A=1".to_owned(), "B=two ".into(), "TAKEN=yes".into()][..])
+        );
     }
 
     #[test]
     fn a_name_with_a_blank_is_refused() {
-        assert_eq!(parse_file(b"A B=1\n", &|_| None), Err("variable 'A B' contains whitespaces".into()));
+        assert_eq!(
+            parse_file(b"A B=1\n", &|_| None),
+            Err("variable 'A B' contains whitespaces".into())
+        );
         assert_eq!(parse_file(b"=1\n", &|_| None), Err("no variable name on line '=1'".into()));
     }
 

@@ -12,7 +12,10 @@ fn count(text: &str) -> Result<i64, String> {
         return Ok(-1);
     }
     go::atoi(text).map_err(|fault| {
-        format!("invalid count ({text}): value must be either \"all\" or an integer: {}", fault.text())
+        format!(
+            "invalid count ({text}): value must be either \"all\" or an integer: {}",
+            fault.text()
+        )
     })
 }
 
@@ -24,7 +27,8 @@ pub fn parse(value: &str) -> Result<DeviceRequest, String> {
     let mut request = DeviceRequest::default();
     let mut seen: Vec<String> = Vec::new();
     for field in csv::fields(value)? {
-        let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+        let (key, value) =
+            field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
         if seen.iter().any(|one| one == key) {
             return Err(format!("gpu request key '{key}' can be specified only once"));
         }
@@ -44,7 +48,8 @@ pub fn parse(value: &str) -> Result<DeviceRequest, String> {
                 request.capabilities = Some(vec![capabilities]);
             }
             ("options", Some(value)) => {
-                let words = csv::fields(value).map_err(|reason| format!("failed to read gpu options: {reason}"))?;
+                let words = csv::fields(value)
+                    .map_err(|reason| format!("failed to read gpu options: {reason}"))?;
                 request.options = Some(super::pairs_to_map(&words));
             }
             _ => return Err(format!("unexpected key '{key}' in '{field}'")),

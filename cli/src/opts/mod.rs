@@ -63,7 +63,9 @@ pub fn sysctl(value: &str) -> Result<String, String> {
         "kernel.shm_rmid_forced",
     ];
     match value.split_once('=') {
-        Some((key, _)) if NAMES.contains(&key) || key.starts_with("net.") || key.starts_with("fs.mqueue.") => {
+        Some((key, _))
+            if NAMES.contains(&key) || key.starts_with("net.") || key.starts_with("fs.mqueue.") =>
+        {
             Ok(value.to_owned())
         }
         _ => Err(format!("sysctl '{value}' is not allowed")),

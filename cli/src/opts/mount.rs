@@ -35,7 +35,8 @@ fn add(map: &mut BTreeMap<String, String>, word: &str) {
 pub fn parse(text: &str) -> Result<Mount, String> {
     let mut mount = Mount { kind: "volume".into(), ..Mount::default() };
     for field in csv::fields(text)? {
-        let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
+        let (key, value) =
+            field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
         let key = key.to_lowercase();
         match value {
             None => set_word(&mut mount, &key, &field)?,
@@ -89,9 +90,12 @@ fn set_pair(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result<()
         "volume-label" => add(volume(mount).labels.get_or_insert_default(), value),
         "volume-driver" => value.clone_into(&mut driver(mount).name),
         "volume-opt" => add(driver(mount).options.get_or_insert_default(), value),
-        "image-subpath" => value.clone_into(&mut mount.image_options.get_or_insert_default().subpath),
+        "image-subpath" => {
+            value.clone_into(&mut mount.image_options.get_or_insert_default().subpath)
+        }
         "tmpfs-size" => {
-            mount.tmpfs_options.get_or_insert_default().size_bytes = size::ram_in_bytes(value).map_err(|_| invalid())?;
+            mount.tmpfs_options.get_or_insert_default().size_bytes =
+                size::ram_in_bytes(value).map_err(|_| invalid())?;
         }
         "tmpfs-mode" => {
             mount.tmpfs_options.get_or_insert_default().mode =
@@ -101,7 +105,6 @@ fn set_pair(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result<()
     }
     Ok(())
 }
-
 
 fn check(mount: &Mount) -> Result<(), String> {
     if mount.kind.is_empty() {
@@ -123,7 +126,9 @@ fn check(mount: &Mount) -> Result<(), String> {
     }
     let Some(bind) = &mount.bind_options else { return Ok(()) };
     let requires = |mode: &str, other: &str| {
-        Err(format!("option 'bind-recursive={mode}' requires '{other}' to be specified in conjunction"))
+        Err(format!(
+            "option 'bind-recursive={mode}' requires '{other}' to be specified in conjunction"
+        ))
     };
     if bind.read_only_non_recursive && !mount.read_only {
         return requires("writable", "readonly");
@@ -143,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_volume_with_options_has_a_driver() {
-        let mount = parse(r#"type=volume,source=v,target=/v,"volume-opt=o=size=1m,uid=7",ro=0"#).unwrap();
+        let mount =
+            parse(r#"type=volume,source=v,target=/v,"volume-opt=o=size=1m,uid=7",ro=0"#).unwrap();
         let options = mount.volume_options.unwrap();
         assert_eq!(options.driver_config.unwrap().options.unwrap()["o"], "size=1m,uid=7");
         assert!(!mount.read_only);
@@ -156,7 +162,10 @@ mod tests {
             ("type=volume", "target is required"),
             ("type=bind,src=/a,dst=/b,bogus=1", "unexpected key 'bogus' in 'bogus=1'"),
             ("dst=/a,tmpfs-size=x", "invalid value for tmpfs-size: x"),
-            ("type=tmpfs,dst=/a,volume-nocopy", "cannot mix 'volume-*' options with mount type 'tmpfs'"),
+            (
+                "type=tmpfs,dst=/a,volume-nocopy",
+                "cannot mix 'volume-*' options with mount type 'tmpfs'",
+            ),
         ] {
             assert_eq!(parse(text), Err(expected.to_owned()), "{text}");
         }

@@ -41,7 +41,8 @@ pub fn is_container(target: &str) -> bool {
 /// Whether the long form is meant: somewhere `word=word`.
 fn is_long(text: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.match_indices('=').any(|(at, _)| text[..at].ends_with(word) && text[at + 1..].starts_with(word))
+    text.match_indices('=')
+        .any(|(at, _)| text[..at].ends_with(word) && text[at + 1..].starts_with(word))
 }
 
 /// Reads a network.
@@ -76,8 +77,8 @@ pub fn parse(text: &str) -> Result<Attachment, String> {
                 network.driver_opts.insert(key.trim().to_owned(), value.trim().to_owned());
             }
             "gw-priority" => {
-                network.gw_priority =
-                    go::atoi(&value).map_err(|fault| format!("invalid gw-priority ({value}): {}", fault.text()))?;
+                network.gw_priority = go::atoi(&value)
+                    .map_err(|fault| format!("invalid gw-priority ({value}): {}", fault.text()))?;
             }
             key => return Err(format!("invalid field key {key}")),
         }

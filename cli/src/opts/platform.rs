@@ -18,7 +18,8 @@ pub struct Platform {
 /// # Errors
 /// As [`parse`], with what it was for.
 pub fn normalized(text: &str) -> Result<String, String> {
-    let platform = parse(text).map_err(|reason| format!("error parsing specified platform: {reason}"))?;
+    let platform =
+        parse(text).map_err(|reason| format!("error parsing specified platform: {reason}"))?;
     Ok(platform.text())
 }
 
@@ -49,7 +50,9 @@ pub fn parse(text: &str) -> Result<Platform, String> {
         return Err(format!("{}: wildcards not yet supported: invalid argument", go::quote(text)));
     }
     let parts: Vec<&str> = text.split('/').collect();
-    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    let word = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    };
     if let Some(part) = parts.iter().find(|part| !word(part)) {
         return Err(format!(
             "{} is an invalid component of {}: platform specifier component must match \
@@ -68,7 +71,10 @@ pub fn parse(text: &str) -> Result<Platform, String> {
             let (architecture, variant) = architecture(one, "");
             Ok(Platform { os: "linux".into(), architecture, variant })
         }
-        [_] => Err(format!("{}: unknown operating system or architecture: invalid argument", go::quote(text))),
+        [_] => Err(format!(
+            "{}: unknown operating system or architecture: invalid argument",
+            go::quote(text)
+        )),
         [os, arch] => {
             let (architecture, variant) = architecture(arch, "");
             Ok(Platform { os: os.clone(), architecture, variant })
@@ -82,14 +88,37 @@ pub fn parse(text: &str) -> Result<Platform, String> {
 }
 
 fn is_os(text: &str) -> bool {
-    matches!(text, "linux" | "windows" | "darwin" | "freebsd" | "netbsd" | "openbsd" | "solaris" | "aix" | "android")
+    matches!(
+        text,
+        "linux"
+            | "windows"
+            | "darwin"
+            | "freebsd"
+            | "netbsd"
+            | "openbsd"
+            | "solaris"
+            | "aix"
+            | "android"
+    )
 }
 
 fn is_architecture(text: &str) -> bool {
     matches!(
         text,
-        "386" | "amd64" | "arm" | "arm64" | "ppc64le" | "s390x" | "riscv64" | "mips64le" | "x86_64" | "aarch64" | "i386"
-            | "armhf" | "armel" | "loong64"
+        "386"
+            | "amd64"
+            | "arm"
+            | "arm64"
+            | "ppc64le"
+            | "s390x"
+            | "riscv64"
+            | "mips64le"
+            | "x86_64"
+            | "aarch64"
+            | "i386"
+            | "armhf"
+            | "armel"
+            | "loong64"
     )
 }
 

@@ -30,8 +30,9 @@ pub fn parse(publish: &[String], expose: &[String]) -> Result<Ports, String> {
             return Err(format!("invalid port format for --expose: {text}"));
         }
         let (protocol, range) = split_protocol(text);
-        let (start, end) =
-            range_of(range).map_err(|error| format!("invalid range format for --expose: {text}, error: {error}"))?;
+        let (start, end) = range_of(range).map_err(|error| {
+            format!("invalid range format for --expose: {text}, error: {error}")
+        })?;
         for port in start..=end {
             ports.exposed.insert(format!("{port}/{protocol}"), Empty {});
         }
@@ -46,9 +47,10 @@ fn standard_form(text: &str) -> Result<String, String> {
     }
     let mut parts = BTreeMap::from([("protocol", "tcp"), ("published", ""), ("target", "")]);
     for field in text.split(',') {
-        let (key, value) = field.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
-            format!("invalid publish opts format (should be name=value but got '{field}')")
-        })?;
+        let (key, value) =
+            field.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
+                format!("invalid publish opts format (should be name=value but got '{field}')")
+            })?;
         parts.insert(key, value);
     }
     Ok(format!("{}:{}/{}", parts["published"], parts["target"], parts["protocol"]))
@@ -63,7 +65,8 @@ fn publish_one(ports: &mut Ports, text: &str) -> Result<(), String> {
     if container.is_empty() {
         return Err(format!("no port specified: {text}<empty>"));
     }
-    let (start, end) = range_of(container).map_err(|_| format!("invalid containerPort: {container}"))?;
+    let (start, end) =
+        range_of(container).map_err(|_| format!("invalid containerPort: {container}"))?;
     let host_range = match host {
         "" => None,
         host => Some(range_of(host).map_err(|_| format!("invalid hostPort: {host}"))?),
@@ -72,7 +75,9 @@ fn publish_one(ports: &mut Ports, text: &str) -> Result<(), String> {
         && last - first != end - start
         && start != end
     {
-        return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}"));
+        return Err(format!(
+            "invalid ranges specified for container and host Ports: {container} and {host}"
+        ));
     }
     let protocol = protocol.to_lowercase();
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
@@ -94,9 +99,9 @@ fn publish_one(ports: &mut Ports, text: &str) -> Result<(), String> {
 
 fn address(text: &str) -> Result<String, String> {
     let bare = match text.strip_prefix('[') {
-        Some(rest) => rest
-            .strip_suffix(']')
-            .ok_or_else(|| format!("invalid IP address {text}: address {text}:: missing ']' in address"))?,
+        Some(rest) => rest.strip_suffix(']').ok_or_else(|| {
+            format!("invalid IP address {text}: address {text}:: missing ']' in address")
+        })?,
         None => text,
     };
     if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
@@ -122,7 +127,8 @@ fn range_of(text: &str) -> Result<(u64, u64), String> {
     if text.is_empty() {
         return Err("empty string specified for ports".into());
     }
-    let number = |text: &str| go::parse_uint(text, 10, 16).map_err(|fault| fault.message("ParseUint", text));
+    let number =
+        |text: &str| go::parse_uint(text, 10, 16).map_err(|fault| fault.message("ParseUint", text));
     match text.split_once('-') {
         None => number(text).map(|port| (port, port)),
         Some((start, end)) => {
@@ -142,7 +148,9 @@ mod tests {
     fn bindings(text: &str) -> Vec<(String, String, String)> {
         let ports = parse(&[text.to_owned()], &[]).unwrap();
         let flat = ports.bindings.into_iter().flat_map(|(port, list)| {
-            list.unwrap().into_iter().map(move |binding| (port.clone(), binding.host_ip, binding.host_port))
+            list.unwrap()
+                .into_iter()
+                .map(move |binding| (port.clone(), binding.host_ip, binding.host_port))
         });
         flat.collect()
     }
@@ -150,7 +158,8 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &[(&str, &str, &str)]) {
         let found = bindings(text);
-        let found: Vec<_> = found.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
+        let found: Vec<_> =
+            found.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
         assert_eq!(found, expected, "{text}");
     }
 
@@ -168,7 +177,10 @@ mod tests {
         for (text, expected) in [
             ("99999", "invalid containerPort: 99999"),
             ("a:80", "invalid hostPort: a"),
-            ("80-81:90-95", "invalid ranges specified for container and host Ports: 90-95 and 80-81"),
+            (
+                "80-81:90-95",
+                "invalid ranges specified for container and host Ports: 90-95 and 80-81",
+            ),
             ("1.2.3:80:80", "invalid IP address: 1.2.3"),
             ("80:80/xyz", "invalid proto: xyz"),
             (":", "no port specified: :<empty>"),

@@ -22,7 +22,9 @@ impl Reference {
     /// In the words of docker's reference library.
     pub fn parse(text: &str) -> Result<Self, String> {
         if is_hex(text, 64) {
-            return Err(format!("invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"));
+            return Err(format!(
+                "invalid repository name ({text}), cannot specify 64-byte hexadecimal strings"
+            ));
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest)),
@@ -93,14 +95,20 @@ impl Reference {
 fn split_domain(name: &str) -> (String, String) {
     let (domain, path) = match name.split_once('/') {
         Some((first, rest))
-            if first.contains(['.', ':']) || first == "localhost" || first.to_lowercase() != first =>
+            if first.contains(['.', ':'])
+                || first == "localhost"
+                || first.to_lowercase() != first =>
         {
             (first, rest)
         }
         _ => ("docker.io", name),
     };
     let domain = if domain == "index.docker.io" { "docker.io" } else { domain };
-    let path = if domain == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
+    let path = if domain == "docker.io" && !path.contains('/') {
+        format!("library/{path}")
+    } else {
+        path.to_owned()
+    };
     (domain.to_owned(), path)
 }
 
@@ -113,11 +121,19 @@ fn is_path(path: &str) -> bool {
         let words: Vec<&str> = part.split(['.', '_', '-']).collect();
         let edges = part.starts_with(|c: char| c.is_ascii_alphanumeric())
             && part.ends_with(|c: char| c.is_ascii_alphanumeric());
-        let separators = !part.contains("..") && !part.contains("___") && !part.contains("._") && !part.contains("_.")
-            && !part.contains("-.") && !part.contains(".-") && !part.contains("-_") && !part.contains("_-");
+        let separators = !part.contains("..")
+            && !part.contains("___")
+            && !part.contains("._")
+            && !part.contains("_.")
+            && !part.contains("-.")
+            && !part.contains(".-")
+            && !part.contains("-_")
+            && !part.contains("_-");
         edges
             && separators
-            && words.iter().all(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+            && words
+                .iter()
+                .all(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
     };
     !path.is_empty() && path.len() <= 255 && path.split('/').all(component)
 }
@@ -126,7 +142,10 @@ fn is_domain(domain: &str) -> bool {
     let (host, port) = match domain.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((inner, port)) => {
             return inner.bytes().all(|b| b.is_ascii_hexdigit() || b == b':')
-                && (port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit())));
+                && (port.is_empty()
+                    || port
+                        .strip_prefix(':')
+                        .is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit())));
         }
         None => domain.split_once(':').map_or((domain, None), |(host, port)| (host, Some(port))),
     };
@@ -136,7 +155,8 @@ fn is_domain(domain: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    host.split('.').all(label) && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+    host.split('.').all(label)
+        && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -159,7 +179,11 @@ mod tests {
     #[track_caller]
     fn check(text: &str, familiar: &str, name: &str) {
         let reference = Reference::parse(text).unwrap();
-        assert_eq!((reference.familiar(), reference.name()), (familiar.to_owned(), name.to_owned()), "{text}");
+        assert_eq!(
+            (reference.familiar(), reference.name()),
+            (familiar.to_owned(), name.to_owned()),
+            "{text}"
+        );
     }
 
     #[test]

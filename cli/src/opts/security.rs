@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn system_paths_are_taken_out() {
-        let security = parse(vec!["systempaths=unconfined".into(), "no-new-privileges".into()]).unwrap();
+        let security =
+            parse(vec!["systempaths=unconfined".into(), "no-new-privileges".into()]).unwrap();
         assert!(security.open_system_paths);
         assert_eq!(security.options, Some(vec!["no-new-privileges".into()]));
         assert_eq!(parse(vec!["x".into()]), Err("Invalid --security-opt: \"x\"".into()));

@@ -8,7 +8,8 @@ use crate::go;
 /// Not a number, negative, or an unknown suffix; in the words of docker's go-units.
 pub fn ram_in_bytes(text: &str) -> Result<i64, String> {
     let invalid = || format!("invalid size: '{text}'");
-    let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or_else(invalid)?;
+    let end =
+        text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or_else(invalid)?;
     let (number, suffix) = match text.as_bytes()[end] {
         b' ' => (&text[..end], &text[end + 1..]),
         _ => text.split_at(end + 1),
@@ -54,7 +55,13 @@ mod tests {
 
     #[test]
     fn sizes_have_binary_units() {
-        for (text, expected) in [("16777216b", 16_777_216), ("64m", 64 << 20), ("1.5g", 3 << 29), ("1 KiB", 1024), ("5", 5)] {
+        for (text, expected) in [
+            ("16777216b", 16_777_216),
+            ("64m", 64 << 20),
+            ("1.5g", 3 << 29),
+            ("1 KiB", 1024),
+            ("5", 5),
+        ] {
             assert_eq!(ram_in_bytes(text), Ok(expected), "{text}");
         }
     }

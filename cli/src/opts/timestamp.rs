@@ -17,7 +17,11 @@ pub fn parse(value: &str, now: Timestamp) -> Result<String, String> {
     let local = !value.contains(['z', 'Z', '+']) && value.matches('-').count() != 3;
     let (layout, completed) = complete(value, local);
     let found = if local {
-        completed.parse::<DateTime>().ok().and_then(|civil| civil.to_zoned(TimeZone::system()).ok()).map(|at| at.timestamp())
+        completed
+            .parse::<DateTime>()
+            .ok()
+            .and_then(|civil| civil.to_zoned(TimeZone::system()).ok())
+            .map(|at| at.timestamp())
     } else {
         completed.parse::<Timestamp>().ok()
     };
@@ -25,7 +29,10 @@ pub fn parse(value: &str, now: Timestamp) -> Result<String, String> {
         Some(at) => Ok(format!("{}.{:09}", at.as_second(), at.subsec_nanosecond())),
         None if value.contains('-') => {
             let quoted = go::quote(value);
-            Err(format!("parsing time {quoted} as {}: cannot parse {quoted} as \"2006\"", go::quote(layout)))
+            Err(format!(
+                "parsing time {quoted} as {}: cannot parse {quoted} as \"2006\"",
+                go::quote(layout)
+            ))
         }
         None if is_unix(value) => Ok(value.to_owned()),
         None => Err(format!("failed to parse value as time or duration: {}", go::quote(value))),
@@ -34,10 +41,18 @@ pub fn parse(value: &str, now: Timestamp) -> Result<String, String> {
 
 /// The layout that the punctuation chooses, and the text with what the layout leaves out.
 fn complete(value: &str, local: bool) -> (&'static str, String) {
-    let zone = value.rfind(['z', 'Z', '+']).or_else(|| value.rfind('-')).filter(|_| !local).unwrap_or(value.len());
+    let zone = value
+        .rfind(['z', 'Z', '+'])
+        .or_else(|| value.rfind('-'))
+        .filter(|_| !local)
+        .unwrap_or(value.len());
     let (clock, zone) = value.split_at(zone);
     if value.contains('.') {
-        let layout = if local { "2006-01-02T15:04:05.999999999" } else { "2006-01-02T15:04:05.999999999Z07:00" };
+        let layout = if local {
+            "2006-01-02T15:04:05.999999999"
+        } else {
+            "2006-01-02T15:04:05.999999999Z07:00"
+        };
         return (layout, value.to_owned());
     }
     if !value.contains('T') {
@@ -73,12 +88,21 @@ mod tests {
 
     #[test]
     fn zoned_times_become_seconds() {
-        assert_eq!(parse("2001-01-01T00:00:00Z", Timestamp::now()), Ok("978307200.000000000".into()));
-        assert_eq!(parse("2001-01-01T01:00+01:00", Timestamp::now()), Ok("978307200.000000000".into()));
+        assert_eq!(
+            parse("2001-01-01T00:00:00Z", Timestamp::now()),
+            Ok("978307200.000000000".into())
+        );
+        assert_eq!(
+            parse("2001-01-01T01:00+01:00", Timestamp::now()),
+            Ok("978307200.000000000".into())
+        );
     }
 
     #[test]
     fn other_words_are_refused() {
-        assert_eq!(parse("bad", Timestamp::now()), Err("failed to parse value as time or duration: \"bad\"".into()));
+        assert_eq!(
+            parse("bad", Timestamp::now()),
+            Err("failed to parse value as time or duration: \"bad\"".into())
+        );
     }
 }

@@ -5,8 +5,21 @@ use cleat_proto::docker::container::Ulimit;
 use crate::go;
 
 const NAMES: [&str; 15] = [
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime",
-    "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Reads a limit.
@@ -14,7 +27,8 @@ const NAMES: [&str; 15] = [
 /// # Errors
 /// An unknown name, no number, or a soft limit above the hard one.
 pub fn parse(value: &str) -> Result<Ulimit, String> {
-    let (name, limits) = value.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {value}"))?;
+    let (name, limits) =
+        value.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {value}"))?;
     if !NAMES.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
@@ -24,7 +38,8 @@ pub fn parse(value: &str) -> Result<Ulimit, String> {
             "too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
         ));
     }
-    let number = |text: &str| go::parse_int(text, 10, 64).map_err(|fault| fault.message("ParseInt", text));
+    let number =
+        |text: &str| go::parse_int(text, 10, 64).map_err(|fault| fault.message("ParseInt", text));
     let hard = parts.get(1).map(|text| number(text)).transpose()?;
     let soft = number(parts[0])?;
     let hard = hard.unwrap_or(soft);

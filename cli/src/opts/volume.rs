@@ -28,7 +28,9 @@ pub fn parse(texts: &[String]) -> Result<Volumes, String> {
             }
             Some(source) => {
                 let bind = match (text.split_once(':'), go::absolute_path(source)) {
-                    (Some((_, rest)), Some(absolute)) if source.starts_with('.') => format!("{absolute}:{rest}"),
+                    (Some((_, rest)), Some(absolute)) if source.starts_with('.') => {
+                        format!("{absolute}:{rest}")
+                    }
                     _ => text.clone(),
                 };
                 let binds = volumes.binds.get_or_insert_default();
@@ -55,7 +57,8 @@ fn source(text: &str) -> Result<Option<&str>, String> {
     while index + 1 < parts.len() {
         if drive(parts[index]) {
             let start = parts[index].as_ptr() as usize - text.as_ptr() as usize;
-            let end = parts[index + 1].as_ptr() as usize - text.as_ptr() as usize + parts[index + 1].len();
+            let end = parts[index + 1].as_ptr() as usize - text.as_ptr() as usize
+                + parts[index + 1].len();
             parts[index] = &text[start..end];
             parts.remove(index + 1);
         }
@@ -95,7 +98,13 @@ mod tests {
     fn refusals_quote_the_whole_text() {
         assert_eq!(parse(&[String::new()]), Err("invalid empty volume spec".into()));
         assert_eq!(parse(&["::".into()]).unwrap().binds, None);
-        assert_eq!(parse(&["/a:/b:ro:rw".into()]), Err("invalid spec: /a:/b:ro:rw: too many colons".into()));
-        assert_eq!(parse(&["/a::/b".into()]), Err("invalid spec: /a::/b: empty section between colons".into()));
+        assert_eq!(
+            parse(&["/a:/b:ro:rw".into()]),
+            Err("invalid spec: /a:/b:ro:rw: too many colons".into())
+        );
+        assert_eq!(
+            parse(&["/a::/b".into()]),
+            Err("invalid spec: /a::/b: empty section between colons".into())
+        );
     }
 }

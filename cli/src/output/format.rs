@@ -23,13 +23,9 @@ impl Format {
             text => text.strip_prefix("table").unwrap_or(text),
         };
         let body = body.trim_matches(' ').replace("\\t", "\t").replace("\\n", "\n");
-        let template = Template::parse(&body).map_err(|error| format!("template parsing error: {error}"))?;
+        let template =
+            Template::parse(&body).map_err(|error| format!("template parsing error: {error}"))?;
         Ok(Self { template, is_table })
-    }
-
-    /// Whether `.NAME` is used.
-    pub fn uses(&self, name: &str) -> bool {
-        self.template.uses(name)
     }
 
     /// Renders rows, under `headers` if it is a table.
@@ -78,14 +74,20 @@ mod tests {
     use super::*;
 
     fn row() -> Value {
-        let mut record = Record::row("*formatter.ContainerContext", vec![("Names", "a".into()), ("ID", "1".into())]);
-        record.labels = Some(crate::value::Map { of_text: true, entries: vec![("x.y".into(), "v".into())] });
+        let mut record = Record::row(
+            "*formatter.ContainerContext",
+            vec![("Names", "a".into()), ("ID", "1".into())],
+        );
+        record.labels =
+            Some(crate::value::Map { of_text: true, entries: vec![("x.y".into(), "v".into())] });
         record.into()
     }
 
     #[track_caller]
     fn check(format: &str, expected: &str) {
-        let text = Format::new(format).and_then(|format| format.render(&[("ID", "CONTAINER ID"), ("Names", "NAMES")], &[row()]));
+        let text = Format::new(format).and_then(|format| {
+            format.render(&[("ID", "CONTAINER ID"), ("Names", "NAMES")], &[row()])
+        });
         assert_eq!(text.unwrap_or_else(|error| error.to_string()), expected, "{format}");
     }
 

@@ -5,7 +5,8 @@
 /// # Errors
 /// It is no JSON; in Go's words where they are simple.
 pub fn compact(text: &[u8]) -> Result<String, String> {
-    let raw: Box<serde_json::value::RawValue> = serde_json::from_slice(text).map_err(|error| go_message(text, &error))?;
+    let raw: Box<serde_json::value::RawValue> =
+        serde_json::from_slice(text).map_err(|error| go_message(text, &error))?;
     let mut out = String::new();
     tokens(raw.get(), |token| out.push_str(token));
     Ok(out)
@@ -15,9 +16,13 @@ fn go_message(text: &[u8], error: &serde_json::Error) -> String {
     if error.is_eof() || text.is_empty() {
         return "unexpected end of JSON input".into();
     }
-    let line: usize = text.split(|byte| *byte == b'\n').take(error.line() - 1).map(|line| line.len() + 1).sum();
+    let line: usize =
+        text.split(|byte| *byte == b'\n').take(error.line() - 1).map(|line| line.len() + 1).sum();
     match text.get(line + error.column().saturating_sub(1)) {
-        Some(byte) => format!("invalid character {} looking for beginning of value", crate::go::quote_rune(*byte as char)),
+        Some(byte) => format!(
+            "invalid character {} looking for beginning of value",
+            crate::go::quote_rune(*byte as char)
+        ),
         None => error.to_string(),
     }
 }
@@ -80,7 +85,12 @@ fn tokens<'a>(text: &'a str, mut found: impl FnMut(&'a str)) {
             }
             b'[' | b']' | b'{' | b'}' | b',' | b':' => at += 1,
             _ => {
-                while at < bytes.len() && !matches!(bytes[at], b' ' | b'\t' | b'\r' | b'\n' | b']' | b'}' | b',' | b':') {
+                while at < bytes.len()
+                    && !matches!(
+                        bytes[at],
+                        b' ' | b'\t' | b'\r' | b'\n' | b']' | b'}' | b',' | b':'
+                    )
+                {
                     at += 1;
                 }
             }

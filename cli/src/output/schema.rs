@@ -62,7 +62,9 @@ system.component Name:s Version:s Details:{s}!
 
 /// Reads `value` as the struct `name`.
 pub fn typed(name: &str, value: &Value) -> Value {
-    let Some(line) = STRUCTS.lines().find(|line| line.split(' ').next() == Some(name)) else { return value.clone() };
+    let Some(line) = STRUCTS.lines().find(|line| line.split(' ').next() == Some(name)) else {
+        return value.clone();
+    };
     let mut words = line.split(' ');
     let type_name = words.next().unwrap_or_default();
     let fields = words.map(|word| field(word, value)).collect();
@@ -82,7 +84,9 @@ fn convert(kind: &str, value: &Value) -> Value {
     }
     if let Some(inner) = kind.strip_prefix('[').and_then(|kind| kind.strip_suffix(']')) {
         return match value {
-            Value::List(items) => Value::List(items.iter().map(|item| convert(inner, item)).collect()),
+            Value::List(items) => {
+                Value::List(items.iter().map(|item| convert(inner, item)).collect())
+            }
             _ => Value::NilList,
         };
     }
@@ -90,7 +94,11 @@ fn convert(kind: &str, value: &Value) -> Value {
         return match value {
             Value::Map(map) => Value::Map(Map {
                 of_text: inner == "s",
-                entries: map.entries.iter().map(|(key, value)| (key.clone(), convert(inner, value))).collect(),
+                entries: map
+                    .entries
+                    .iter()
+                    .map(|(key, value)| (key.clone(), convert(inner, value)))
+                    .collect(),
             }),
             _ => Value::NilMap,
         };
@@ -114,8 +122,13 @@ mod tests {
 
     #[test]
     fn fields_have_their_go_names_and_zero_values() {
-        let raw: Value = serde_json::from_str(r#"{"Id":"x","Config":{"Env":["A=1"],"ExposedPorts":{"80/tcp":{}}}}"#).unwrap();
-        let Value::Record(container) = typed("container.InspectResponse", &raw) else { panic!("no record") };
+        let raw: Value = serde_json::from_str(
+            r#"{"Id":"x","Config":{"Env":["A=1"],"ExposedPorts":{"80/tcp":{}}}}"#,
+        )
+        .unwrap();
+        let Value::Record(container) = typed("container.InspectResponse", &raw) else {
+            panic!("no record")
+        };
         assert_eq!(container.get("ID"), Some(&Value::Text("x".into())));
         assert_eq!(container.get("RestartCount"), Some(&Value::Int(0)));
         assert_eq!(container.get("State"), Some(&Value::Nil));

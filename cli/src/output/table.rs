@@ -48,7 +48,8 @@ fn measure(
             start += 1;
             continue;
         }
-        let end = (start..range.end).find(|line| column + 1 >= lines[*line].len()).unwrap_or(range.end);
+        let end =
+            (start..range.end).find(|line| column + 1 >= lines[*line].len()).unwrap_or(range.end);
         let widest = lines[start..end].iter().map(|cells| width(cells[column])).max().unwrap_or(0);
         let wide = min_width.max(widest + padding);
         for line in &mut widths[start..end] {
@@ -66,9 +67,20 @@ pub fn width(text: &str) -> usize {
 
 fn char_width(character: char) -> usize {
     match character as u32 {
-        0x1100..=0x115f | 0x2e80..=0x303e | 0x3041..=0x33ff | 0x3400..=0x4dbf | 0x4e00..=0x9fff | 0xa000..=0xa4cf
-        | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60 | 0xffe0..=0xffe6
-        | 0x1f300..=0x1f64f | 0x1f900..=0x1f9ff | 0x20000..=0x3fffd => 2,
+        0x1100..=0x115f
+        | 0x2e80..=0x303e
+        | 0x3041..=0x33ff
+        | 0x3400..=0x4dbf
+        | 0x4e00..=0x9fff
+        | 0xa000..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1f64f
+        | 0x1f900..=0x1f9ff
+        | 0x20000..=0x3fffd => 2,
         _ => 1,
     }
 }

@@ -17,7 +17,11 @@ fn zoned_string(at: &Zoned) -> String {
     let zone = at.time_zone().to_offset_info(at.timestamp());
     let name = zone.abbreviation().to_owned();
     let nanos = at.subsec_nanosecond();
-    let fraction = if nanos == 0 { String::new() } else { format!(".{nanos:09}").trim_end_matches('0').to_owned() };
+    let fraction = if nanos == 0 {
+        String::new()
+    } else {
+        format!(".{nanos:09}").trim_end_matches('0').to_owned()
+    };
     format!("{}{fraction} {} {name}", at.strftime("%Y-%m-%d %H:%M:%S"), at.strftime("%z"))
 }
 
@@ -35,9 +39,14 @@ pub fn go_string_of(text: &str) -> String {
         let total = hours * 3600 + minutes * 60;
         if digits.starts_with('-') { -total } else { total }
     };
-    let local = Timestamp::from_second(at.as_second() + shift).unwrap_or(at).to_zoned(TimeZone::UTC);
+    let local =
+        Timestamp::from_second(at.as_second() + shift).unwrap_or(at).to_zoned(TimeZone::UTC);
     let nanos = at.subsec_nanosecond();
-    let fraction = if nanos == 0 { String::new() } else { format!(".{nanos:09}").trim_end_matches('0').to_owned() };
+    let fraction = if nanos == 0 {
+        String::new()
+    } else {
+        format!(".{nanos:09}").trim_end_matches('0').to_owned()
+    };
     format!("{}{fraction} {digits} {digits}", local.strftime("%Y-%m-%d %H:%M:%S"))
 }
 
@@ -50,7 +59,12 @@ pub fn seconds_of(text: &str) -> Option<i64> {
 pub fn rfc3339_nano_fixed(nanoseconds: i128) -> String {
     let Ok(at) = Timestamp::from_nanosecond(nanoseconds) else { return String::new() };
     let zoned = at.to_zoned(TimeZone::system());
-    format!("{}.{:09}{}", zoned.strftime("%Y-%m-%dT%H:%M:%S"), zoned.subsec_nanosecond(), offset(&zoned))
+    format!(
+        "{}.{:09}{}",
+        zoned.strftime("%Y-%m-%dT%H:%M:%S"),
+        zoned.subsec_nanosecond(),
+        offset(&zoned)
+    )
 }
 
 /// RFC 3339 in the local zone, seconds only.

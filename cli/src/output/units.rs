@@ -63,7 +63,14 @@ mod tests {
 
     #[test]
     fn durations_are_rough() {
-        for (seconds, text) in [(0, "Less than a second"), (59, "59 seconds"), (90, "About a minute"), (5400, "2 hours"), (86_400 * 3, "3 days"), (86_400 * 800, "2 years")] {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (59, "59 seconds"),
+            (90, "About a minute"),
+            (5400, "2 hours"),
+            (86_400 * 3, "3 days"),
+            (86_400 * 800, "2 years"),
+        ] {
             assert_eq!(human_duration(seconds), text);
         }
     }

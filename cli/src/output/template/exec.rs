@@ -7,8 +7,13 @@ use crate::value::{Record, Value, type_name};
 
 /// Executes a template.
 pub fn execute(template: &Template, dot: &Value, strict: bool) -> Result<String, String> {
-    let mut state =
-        State { template, strict, out: String::new(), variables: vec![("$".into(), dot.clone())], header: is_header(dot) };
+    let mut state = State {
+        template,
+        strict,
+        out: String::new(),
+        variables: vec![("$".into(), dot.clone())],
+        header: is_header(dot),
+    };
     state.walk(&template.nodes, dot)?;
     Ok(state.out)
 }
@@ -83,7 +88,11 @@ impl State<'_> {
             Node::Range(pipe, body, other) => self.range(pipe, body, other, dot)?,
             Node::Template(name, at) => {
                 let shown = format!("{{{{template {}}}}}", go::quote(name));
-                return self.fail(*at, &shown, &format!("template {} not defined", go::quote(name)));
+                return self.fail(
+                    *at,
+                    &shown,
+                    &format!("template {} not defined", go::quote(name)),
+                );
             }
             Node::Break => return Ok(Flow::Break),
             Node::Continue => return Ok(Flow::Continue),
@@ -96,20 +105,33 @@ impl State<'_> {
         matches!(self.variables.first(), Some((_, Value::Record(_))))
     }
 
-    fn range(&mut self, pipe: &Pipe, body: &[Node], other: &[Node], dot: &Value) -> Result<(), String> {
+    fn range(
+        &mut self,
+        pipe: &Pipe,
+        body: &[Node],
+        other: &[Node],
+        dot: &Value,
+    ) -> Result<(), String> {
         let outer = self.variables.len();
         let value = self.pipe_value(pipe, dot)?;
         let pairs: Vec<(Value, Value)> = match value.unwrap_or_default() {
-            Value::List(items) => items.into_iter().enumerate().map(|(i, item)| (Value::Int(i as i64), item)).collect(),
+            Value::List(items) => items
+                .into_iter()
+                .enumerate()
+                .map(|(i, item)| (Value::Int(i as i64), item))
+                .collect(),
             Value::Map(map) => {
                 let mut entries = map.entries;
                 entries.sort_by(|a, b| a.0.cmp(&b.0));
                 entries.into_iter().map(|(key, value)| (Value::Text(key), value)).collect()
             }
-            Value::Int(count) => (0..count).map(|index| (Value::Int(index), Value::Int(index))).collect(),
+            Value::Int(count) => {
+                (0..count).map(|index| (Value::Int(index), Value::Int(index))).collect()
+            }
             Value::Nil | Value::NilList | Value::NilMap => Vec::new(),
             other => {
-                return self.fail_pipe(pipe, &format!("range can't iterate over {}", other.print()));
+                return self
+                    .fail_pipe(pipe, &format!("range can't iterate over {}", other.print()));
             }
         };
         if pairs.is_empty() {
@@ -137,7 +159,9 @@ impl State<'_> {
 
     fn fail_pipe<R>(&self, pipe: &Pipe, message: &str) -> Result<R, String> {
         match &pipe.commands[..] {
-            [Command { words, .. }] if words.len() == 1 => self.fail(words[0].at, &words[0], message),
+            [Command { words, .. }] if words.len() == 1 => {
+                self.fail(words[0].at, &words[0], message)
+            }
             _ => self.fail(pipe.at, pipe, message),
         }
     }
@@ -147,7 +171,8 @@ impl State<'_> {
         for name in &pipe.variables {
             let bound = value.clone().unwrap_or_default();
             if pipe.assigns {
-                if let Some(slot) = self.variables.iter_mut().rev().find(|(known, _)| known == name) {
+                if let Some(slot) = self.variables.iter_mut().rev().find(|(known, _)| known == name)
+                {
                     slot.1 = bound;
                 }
             } else {
@@ -165,12 +190,19 @@ impl State<'_> {
         Ok(last.flatten())
     }
 
-    fn command(&mut self, command: &Command, dot: &Value, last: Option<Found>) -> Result<Found, String> {
+    fn command(
+        &mut self,
+        command: &Command,
+        dot: &Value,
+        last: Option<Found>,
+    ) -> Result<Found, String> {
         let first = &command.words[0];
         let arguments = &command.words[1..];
         match &first.kind {
             OperandKind::Function(name) => self.call(command, name, first, arguments, dot, last),
-            OperandKind::Fields(fields) => self.fields(first, dot.clone(), fields, arguments, dot, last),
+            OperandKind::Fields(fields) => {
+                self.fields(first, dot.clone(), fields, arguments, dot, last)
+            }
             OperandKind::Variable(name, fields) => {
                 let value = self.variable(name);
                 if fields.is_empty() {
@@ -198,7 +230,12 @@ impl State<'_> {
         }
     }
 
-    fn no_arguments(&self, first: &Operand, arguments: &[Operand], last: &Option<Found>) -> Result<(), String> {
+    fn no_arguments(
+        &self,
+        first: &Operand,
+        arguments: &[Operand],
+        last: &Option<Found>,
+    ) -> Result<(), String> {
         if arguments.is_empty() && last.is_none() {
             return Ok(());
         }
@@ -206,7 +243,12 @@ impl State<'_> {
     }
 
     fn variable(&self, name: &str) -> Value {
-        self.variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap_or_default()
+        self.variables
+            .iter()
+            .rev()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+            .unwrap_or_default()
     }
 
     fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Found, String> {
@@ -259,28 +301,40 @@ impl State<'_> {
             Value::Record(record) => match record.get(name) {
                 Some(found) => Ok(Some(found.clone())),
                 None if record.is_header => Ok(None),
-                None if name == "Label" && record.labels.is_some() => {
-                    self.fail(node.at, node, &format!("wrong number of args for {name}: want 1 got 0"))
-                }
-                None => {
-                    self.fail(node.at, node, &format!("can't evaluate field {name} in type {}", record.type_name))
-                }
+                None if name == "Label" && record.labels.is_some() => self.fail(
+                    node.at,
+                    node,
+                    &format!("wrong number of args for {name}: want 1 got 0"),
+                ),
+                None => self.fail(
+                    node.at,
+                    node,
+                    &format!("can't evaluate field {name} in type {}", record.type_name),
+                ),
             },
             Value::Map(map) => match map.get(name) {
                 Some(found) => Ok(Some(found.clone())),
-                None if self.strict => {
-                    self.fail(node.at, node, &format!("map has no entry for key {}", go::quote(name)))
-                }
+                None if self.strict => self.fail(
+                    node.at,
+                    node,
+                    &format!("map has no entry for key {}", go::quote(name)),
+                ),
                 None => Ok(None),
             },
             Value::NilMap if !self.strict => Ok(None),
-            Value::Nil => self.fail(node.at, node, &format!("nil pointer evaluating interface {{}}.{name}")),
-            _ if self.strict => {
-                self.fail(node.at, node, &format!("can't evaluate field {name} in type interface {{}}"))
+            Value::Nil => {
+                self.fail(node.at, node, &format!("nil pointer evaluating interface {{}}.{name}"))
             }
-            other => {
-                self.fail(node.at, node, &format!("can't evaluate field {name} in type {}", type_name(other)))
-            }
+            _ if self.strict => self.fail(
+                node.at,
+                node,
+                &format!("can't evaluate field {name} in type interface {{}}"),
+            ),
+            other => self.fail(
+                node.at,
+                node,
+                &format!("can't evaluate field {name} in type {}", type_name(other)),
+            ),
         }
     }
 
@@ -305,7 +359,12 @@ impl State<'_> {
         Ok(None)
     }
 
-    fn arguments(&mut self, arguments: &[Operand], dot: &Value, last: Option<Found>) -> Result<Vec<Value>, String> {
+    fn arguments(
+        &mut self,
+        arguments: &[Operand],
+        dot: &Value,
+        last: Option<Found>,
+    ) -> Result<Vec<Value>, String> {
         let mut values = Vec::new();
         for argument in arguments {
             values.push(self.operand(argument, dot)?.unwrap_or_default());
@@ -334,18 +393,24 @@ impl State<'_> {
         }
         let values = self.arguments(arguments, dot, last)?;
         for (index, value) in values.iter().enumerate() {
-            let Some(message) = funcs::check_type(name, index, value, arguments.get(index)) else { continue };
+            let Some(message) = funcs::check_type(name, index, value, arguments.get(index)) else {
+                continue;
+            };
             match arguments.get(index) {
                 Some(argument) => return self.fail(argument.at, argument, &message),
                 None => return self.fail(function.at, function, &message),
             }
         }
-        if self.header && matches!(name, "json" | "split" | "join" | "title" | "lower" | "upper" | "truncate") {
+        if self.header
+            && matches!(name, "json" | "split" | "join" | "title" | "lower" | "upper" | "truncate")
+        {
             return Ok(values.into_iter().next());
         }
         match funcs::call(name, &values) {
             Ok(value) => Ok(Some(value)),
-            Err(message) => self.fail(command.at, command, &format!("error calling {name}: {message}")),
+            Err(message) => {
+                self.fail(command.at, command, &format!("error calling {name}: {message}"))
+            }
         }
     }
 

@@ -45,7 +45,9 @@ pub fn exists(name: &str) -> bool {
 /// # Errors
 /// In Go's words.
 pub fn check_count(name: &str, count: usize) -> Result<(), String> {
-    let Some((_, least, most)) = TABLE.iter().find(|(known, ..)| *known == name) else { return Ok(()) };
+    let Some((_, least, most)) = TABLE.iter().find(|(known, ..)| *known == name) else {
+        return Ok(());
+    };
     if count < *least && *most == usize::MAX {
         return Err(format!("wrong number of args for {name}: want at least {least} got {count}"));
     }
@@ -56,9 +58,16 @@ pub fn check_count(name: &str, count: usize) -> Result<(), String> {
 }
 
 /// The text of a wrong type of argument `index`, if it is wrong.
-pub fn check_type(name: &str, index: usize, value: &Value, operand: Option<&Operand>) -> Option<String> {
+pub fn check_type(
+    name: &str,
+    index: usize,
+    value: &Value,
+    operand: Option<&Operand>,
+) -> Option<String> {
     let expected = match (name, index) {
-        ("split" | "title" | "lower" | "upper", _) | ("join", 1) | ("pad" | "truncate", 0) => "string",
+        ("split" | "title" | "lower" | "upper", _) | ("join", 1) | ("pad" | "truncate", 0) => {
+            "string"
+        }
         ("join", 0) => "[]string",
         ("pad" | "truncate", _) => "int",
         _ => return None,
@@ -73,7 +82,10 @@ pub fn check_type(name: &str, index: usize, value: &Value, operand: Option<&Oper
     }
     let literal = operand.is_some_and(|operand| !operand.to_string().starts_with(['.', '$', '(']));
     Some(match operand {
-        Some(operand) if literal => format!("expected {}; found {operand}", if expected == "int" { "integer" } else { expected }),
+        Some(operand) if literal => format!(
+            "expected {}; found {operand}",
+            if expected == "int" { "integer" } else { expected }
+        ),
         _ => format!("wrong type for value; expected {expected}; got {}", type_name(value)),
     })
 }
@@ -99,8 +111,12 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         }
         "ne" => Value::Bool(!equals(&arguments[0], &arguments[1])?),
         "lt" => Value::Bool(less(&arguments[0], &arguments[1])?),
-        "le" => Value::Bool(less(&arguments[0], &arguments[1])? || equals(&arguments[0], &arguments[1])?),
-        "gt" => Value::Bool(!less(&arguments[0], &arguments[1])? && !equals(&arguments[0], &arguments[1])?),
+        "le" => Value::Bool(
+            less(&arguments[0], &arguments[1])? || equals(&arguments[0], &arguments[1])?,
+        ),
+        "gt" => Value::Bool(
+            !less(&arguments[0], &arguments[1])? && !equals(&arguments[0], &arguments[1])?,
+        ),
         "ge" => Value::Bool(!less(&arguments[0], &arguments[1])?),
         "len" => Value::Int(length(&arguments[0])?),
         "index" => index(&arguments[0], &arguments[1..])?,
@@ -112,8 +128,12 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
         }
         "printf" => Value::Text(format(text(0), &arguments[1..])),
         "html" => Value::Text(html(&print(arguments))),
-        "js" => Value::Text(print(arguments).replace('\\', "\\\\").replace('\'', "\\'").replace('"', "\\\"")),
-        "urlquery" => Value::Text(crate::client::escape(&print(arguments), false).replace("%20", "+")),
+        "js" => Value::Text(
+            print(arguments).replace('\\', "\\\\").replace('\'', "\\'").replace('"', "\\\""),
+        ),
+        "urlquery" => {
+            Value::Text(crate::client::escape(&print(arguments), false).replace("%20", "+"))
+        }
         "json" => Value::Text(arguments[0].json()),
         "split" => split(text(0), text(1)),
         "join" => {
@@ -135,7 +155,13 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             }
             Value::Text(text(0)[..end].to_owned())
         }
-        "call" => return Err(format!("non-function {} of type {}", quoted(&arguments[0]), type_name(&arguments[0]))),
+        "call" => {
+            return Err(format!(
+                "non-function {} of type {}",
+                quoted(&arguments[0]),
+                type_name(&arguments[0])
+            ));
+        }
         other => return Err(format!("{other} is no function")),
     })
 }
@@ -205,9 +231,10 @@ fn less(left: &Value, right: &Value) -> Result<bool, String> {
         (Value::Int(left), Value::Int(right)) => Ok(left < right),
         (Value::Float(left), Value::Float(right)) => Ok(left < right),
         (Value::Text(left), Value::Text(right)) => Ok(left < right),
-        (Value::Int(_) | Value::Float(_) | Value::Text(_), Value::Int(_) | Value::Float(_) | Value::Text(_)) => {
-            Err("incompatible types for comparison".into())
-        }
+        (
+            Value::Int(_) | Value::Float(_) | Value::Text(_),
+            Value::Int(_) | Value::Float(_) | Value::Text(_),
+        ) => Err("incompatible types for comparison".into()),
         _ => Err("invalid type for comparison".into()),
     }
 }
@@ -235,7 +262,9 @@ fn index(value: &Value, keys: &[Value]) -> Result<Value, String> {
             (Value::NilList, Value::Int(at)) => return Err(format!("index out of range: {at}")),
             (Value::Text(text), Value::Int(at)) => {
                 let found = usize::try_from(*at).ok().and_then(|at| text.as_bytes().get(at));
-                found.map(|byte| Value::Int(i64::from(*byte))).ok_or_else(|| format!("index out of range: {at}"))?
+                found
+                    .map(|byte| Value::Int(i64::from(*byte)))
+                    .ok_or_else(|| format!("index out of range: {at}"))?
             }
             (Value::List(_) | Value::NilList | Value::Text(_), Value::Nil) => {
                 return Err("cannot index slice/array with nil".into());
@@ -269,7 +298,9 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, String> {
     }
     let (start, end) = (start as usize, end as usize);
     Ok(match value {
-        Value::Text(text) => Value::Text(String::from_utf8_lossy(&text.as_bytes()[start..end]).into_owned()),
+        Value::Text(text) => {
+            Value::Text(String::from_utf8_lossy(&text.as_bytes()[start..end]).into_owned())
+        }
         Value::List(items) => Value::List(items[start..end].to_vec()),
         other => return Err(format!("can't slice item of type {}", type_name(other))),
     })
@@ -287,9 +318,9 @@ fn format(template: &str, arguments: &[Value]) -> String {
         rest = &rest[flags.len()..];
         let width: String = rest.chars().take_while(char::is_ascii_digit).collect();
         rest = &rest[width.len()..];
-        let precision = rest.strip_prefix('.').map(|after| {
-            after.chars().take_while(char::is_ascii_digit).collect::<String>()
-        });
+        let precision = rest
+            .strip_prefix('.')
+            .map(|after| after.chars().take_while(char::is_ascii_digit).collect::<String>());
         rest = &rest[precision.as_ref().map_or(0, |digits| digits.len() + 1)..];
         let Some(verb) = rest.chars().next() else {
             out.push_str("%!(NOVERB)");
@@ -355,7 +386,9 @@ fn verb_text(verb: char, value: &Value, precision: Option<usize>, flags: &str) -
         ('X', Value::Int(number)) => format!("{number:X}"),
         ('o', Value::Int(number)) => format!("{number:o}"),
         ('b', Value::Int(number)) => format!("{number:b}"),
-        ('c', Value::Int(number)) => u32::try_from(*number).ok().and_then(char::from_u32).map_or_else(bad, String::from),
+        ('c', Value::Int(number)) => {
+            u32::try_from(*number).ok().and_then(char::from_u32).map_or_else(bad, String::from)
+        }
         ('x', Value::Text(text)) => text.bytes().map(|byte| format!("{byte:02x}")).collect(),
         ('t', Value::Bool(value)) => value.to_string(),
         ('f' | 'F', Value::Float(number)) => format!("{number:.*}", precision.unwrap_or(6)),

@@ -77,7 +77,8 @@ impl Lexer<'_> {
                 content = content.trim_start_matches([' ', '\t', '\r', '\n']);
             }
             let after = self.text.get(open + 2..).unwrap_or("");
-            let left_trim = after.starts_with("- ") || after.starts_with("-\t") || after.starts_with("-\n");
+            let left_trim =
+                after.starts_with("- ") || after.starts_with("-\t") || after.starts_with("-\n");
             if left_trim {
                 content = content.trim_end_matches([' ', '\t', '\r', '\n']);
             }
@@ -90,7 +91,11 @@ impl Lexer<'_> {
                 return Ok(());
             }
             self.at = open + 2 + if left_trim { 2 } else { 0 };
-            trim = if self.rest().starts_with("/*") { self.comment(open)? } else { self.action(open)? };
+            trim = if self.rest().starts_with("/*") {
+                self.comment(open)?
+            } else {
+                self.action(open)?
+            };
         }
     }
 
@@ -121,7 +126,9 @@ impl Lexer<'_> {
                     return Ok(trim);
                 }
             }
-            let Some(first) = self.rest().chars().next() else { return self.fail(open, "unclosed action") };
+            let Some(first) = self.rest().chars().next() else {
+                return self.fail(open, "unclosed action");
+            };
             self.token(at, first)?;
         }
     }
@@ -134,9 +141,11 @@ impl Lexer<'_> {
         };
         match first {
             ' ' | '\t' | '\r' | '\n' => {
-                let length = self.rest().find(|c: char| !c.is_whitespace()).unwrap_or(self.rest().len());
+                let length =
+                    self.rest().find(|c: char| !c.is_whitespace()).unwrap_or(self.rest().len());
                 // A blank may belong to the closing ` -}}`.
-                let length = if self.rest()[length..].starts_with("-}}") { length - 1 } else { length };
+                let length =
+                    if self.rest()[length..].starts_with("-}}") { length - 1 } else { length };
                 if length == 0 {
                     return Ok(());
                 }
@@ -170,7 +179,8 @@ impl Lexer<'_> {
             '\'' => self.character(at),
             '.' if !self.rest()[1..].starts_with(|c: char| c.is_ascii_digit()) => {
                 let name = word(&self.rest()[1..]).to_owned();
-                let kind = if name.is_empty() { TokenKind::Dot } else { TokenKind::Field(name.clone()) };
+                let kind =
+                    if name.is_empty() { TokenKind::Dot } else { TokenKind::Field(name.clone()) };
                 take(self, 1 + name.len(), kind)
             }
             '$' => {
@@ -231,7 +241,12 @@ impl Lexer<'_> {
         let length = self
             .rest()
             .char_indices()
-            .find(|(offset, c)| !(c.is_alphanumeric() || *c == '.' || *c == '_' || (*offset == 0 && "+-".contains(*c))))
+            .find(|(offset, c)| {
+                !(c.is_alphanumeric()
+                    || *c == '.'
+                    || *c == '_'
+                    || (*offset == 0 && "+-".contains(*c)))
+            })
             .map_or(self.rest().len(), |(offset, _)| offset);
         let number = self.rest()[..length].to_owned();
         if crate::go::parse_int(&number, 0, 64).is_err() && number.parse::<f64>().is_err() {

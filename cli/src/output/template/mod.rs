@@ -66,7 +66,10 @@ mod tests {
 
     #[test]
     fn fields_print_as_go_prints_them() {
-        check("{{.Name}} {{.Env}} {{.Labels}} {{.State.Code}} {{.N}}", "/web [A=1 B=2] map[n.o:p x:y] 3 <no value>");
+        check(
+            "{{.Name}} {{.Env}} {{.Labels}} {{.State.Code}} {{.N}}",
+            "/web [A=1 B=2] map[n.o:p x:y] 3 <no value>",
+        );
         check("a{{- .Name -}} b", "a/webb");
         check("{{5}} {{1.5}} {{`raw`}} {{\"a\\tb\"}} {{'a'}} {{/* c */}}|", "5 1.5 raw a\tb 97 |");
     }
@@ -83,11 +86,26 @@ mod tests {
 
     #[test]
     fn functions_have_dockers_and_gos_set() {
-        check("{{join .Env \"|\"}} {{upper .Name}} {{title \"abc def\"}} {{split \"a-b\" \"-\"}}", "A=1|B=2 /WEB Abc Def [a b]");
-        check("{{json .Env}} {{len .Env}} {{index .Labels \"n.o\"}} {{(index .Env 0)}}", "[\"A=1\",\"B=2\"] 2 p A=1");
-        check("{{printf \"%s-%d|%5s|%-4d|%q|%v\" .Name 7 \"x\" 3 \"q\" .Env}}", "/web-7|    x|3   |\"q\"|[A=1 B=2]");
-        check("{{not .State.Running}} {{and 1 2}} {{or 0 3}} {{.Name | printf \"%s!\"}} {{slice .Name 1 3}}", "true 2 3 /web! we");
-        check("{{truncate .Name 3}}[{{pad .Name 2 1}}] {{print 1 2 \"x\" 3}}", "/we[  /web ] 1 2x3");
+        check(
+            "{{join .Env \"|\"}} {{upper .Name}} {{title \"abc def\"}} {{split \"a-b\" \"-\"}}",
+            "A=1|B=2 /WEB Abc Def [a b]",
+        );
+        check(
+            "{{json .Env}} {{len .Env}} {{index .Labels \"n.o\"}} {{(index .Env 0)}}",
+            "[\"A=1\",\"B=2\"] 2 p A=1",
+        );
+        check(
+            "{{printf \"%s-%d|%5s|%-4d|%q|%v\" .Name 7 \"x\" 3 \"q\" .Env}}",
+            "/web-7|    x|3   |\"q\"|[A=1 B=2]",
+        );
+        check(
+            "{{not .State.Running}} {{and 1 2}} {{or 0 3}} {{.Name | printf \"%s!\"}} {{slice .Name 1 3}}",
+            "true 2 3 /web! we",
+        );
+        check(
+            "{{truncate .Name 3}}[{{pad .Name 2 1}}] {{print 1 2 \"x\" 3}}",
+            "/we[  /web ] 1 2x3",
+        );
     }
 
     #[test]
@@ -111,11 +129,23 @@ mod tests {
     fn execution_errors_name_the_place() {
         for (template, expected) in [
             ("{{.Bad}}", ":1:2: executing \"\" at <.Bad>: map has no entry for key \"Bad\""),
-            ("{{.State.Bad.Worse}}", ":1:8: executing \"\" at <.State.Bad.Worse>: map has no entry for key \"Bad\""),
-            ("{{index .Env 99}}", ":1:2: executing \"\" at <index .Env 99>: error calling index: index out of range: 99"),
-            ("{{template \"x\"}}", ":1:11: executing \"\" at <{{template \"x\"}}>: template \"x\" not defined"),
+            (
+                "{{.State.Bad.Worse}}",
+                ":1:8: executing \"\" at <.State.Bad.Worse>: map has no entry for key \"Bad\"",
+            ),
+            (
+                "{{index .Env 99}}",
+                ":1:2: executing \"\" at <index .Env 99>: error calling index: index out of range: 99",
+            ),
+            (
+                "{{template \"x\"}}",
+                ":1:11: executing \"\" at <{{template \"x\"}}>: template \"x\" not defined",
+            ),
             ("{{upper 3}}", ":1:8: executing \"\" at <3>: expected string; found 3"),
-            ("{{split .Name}}", ":1:2: executing \"\" at <split>: wrong number of args for split: want 2 got 1"),
+            (
+                "{{split .Name}}",
+                ":1:2: executing \"\" at <split>: wrong number of args for split: want 2 got 1",
+            ),
         ] {
             check(template, &format!("template: {expected}"));
         }

@@ -74,7 +74,9 @@ pub fn parse(text: &str) -> Result<Vec<Node>, String> {
 pub fn uses(nodes: &[Node], name: &str) -> bool {
     nodes.iter().any(|node| match node {
         Node::Action(pipe) => pipe_uses(pipe, name),
-        Node::If(pipe, body, other) | Node::Range(pipe, body, other) | Node::With(pipe, body, other) => {
+        Node::If(pipe, body, other)
+        | Node::Range(pipe, body, other)
+        | Node::With(pipe, body, other) => {
             pipe_uses(pipe, name) || uses(body, name) || uses(other, name)
         }
         Node::Text(_) | Node::Template(..) | Node::Break | Node::Continue => false,
@@ -82,7 +84,14 @@ pub fn uses(nodes: &[Node], name: &str) -> bool {
 }
 
 fn pipe_uses(pipe: &Pipe, name: &str) -> bool {
-    pipe.commands.iter().flat_map(|command| &command.words).any(|operand| operand_uses(operand, name))
+    pipe.commands.iter().any(|command| {
+        // JSON of everything has it, too.
+        let is_json =
+            matches!(&command.words[0].kind, OperandKind::Function(function) if function == "json");
+        let whole = |operand: &Operand| matches!(operand.kind, OperandKind::Dot);
+        is_json && command.words.iter().any(whole)
+            || command.words.iter().any(|operand| operand_uses(operand, name))
+    })
 }
 
 fn operand_uses(operand: &Operand, name: &str) -> bool {
@@ -204,7 +213,9 @@ impl Parser<'_> {
                 self.take();
                 self.skip_space();
                 let token = self.take();
-                let T::Quoted(_, name) = token.kind else { return self.unexpected(&token, "template clause") };
+                let T::Quoted(_, name) = token.kind else {
+                    return self.unexpected(&token, "template clause");
+                };
                 self.skip_space();
                 if *self.peek() != T::Close {
                     self.pipe("template clause", &T::Close)?;
@@ -301,7 +312,9 @@ impl Parser<'_> {
                 T::Declare | T::Assign => {
                     pipe.assigns = *self.peek() == T::Assign;
                     self.take();
-                    if pipe.assigns && let Some(name) = names.iter().find(|name| !self.variables.contains(name)) {
+                    if pipe.assigns
+                        && let Some(name) = names.iter().find(|name| !self.variables.contains(name))
+                    {
                         let message = format!("undefined variable {}", crate::go::quote(name));
                         return self.fail(&message);
                     }
@@ -366,10 +379,20 @@ impl Parser<'_> {
                 first.extend(fields);
                 Operand { at, kind: OperandKind::Variable(name, first) }
             }
-            OperandKind::Bool(_) | OperandKind::Number(_) | OperandKind::Text(..) | OperandKind::Nil | OperandKind::Dot => {
-                return self.fail(&format!("unexpected . after term {}", crate::go::quote(&operand.to_string())));
+            OperandKind::Bool(_)
+            | OperandKind::Number(_)
+            | OperandKind::Text(..)
+            | OperandKind::Nil
+            | OperandKind::Dot => {
+                return self.fail(&format!(
+                    "unexpected . after term {}",
+                    crate::go::quote(&operand.to_string())
+                ));
             }
-            kind => Operand { at, kind: OperandKind::Chain(Box::new(Operand { at: operand.at, kind }), fields) },
+            kind => Operand {
+                at,
+                kind: OperandKind::Chain(Box::new(Operand { at: operand.at, kind }), fields),
+            },
         };
         Ok(Some(operand))
     }
@@ -387,7 +410,8 @@ impl Parser<'_> {
                 _ => {
                     self.take();
                     if !funcs::exists(&name) {
-                        return self.fail(&format!("function {} not defined", crate::go::quote(&name)));
+                        return self
+                            .fail(&format!("function {} not defined", crate::go::quote(&name)));
                     }
                     return Ok(Some(Operand { at: token.at, kind: OperandKind::Function(name) }));
                 }
@@ -417,7 +441,18 @@ impl Parser<'_> {
 }
 
 fn is_keyword(word: &str) -> bool {
-    matches!(word, "if" | "else" | "end" | "range" | "with" | "define" | "block" | "template" | "break" | "continue")
+    matches!(
+        word,
+        "if" | "else"
+            | "end"
+            | "range"
+            | "with"
+            | "define"
+            | "block"
+            | "template"
+            | "break"
+            | "continue"
+    )
 }
 
 fn source(kind: &T) -> String {
@@ -450,9 +485,9 @@ impl fmt::Display for Operand {
             OperandKind::Dot => out.write_str("."),
             OperandKind::Nil => out.write_str("nil"),
             OperandKind::Bool(value) => write!(out, "{value}"),
-            OperandKind::Number(text) | OperandKind::Text(text, _) | OperandKind::Character(text, _) => {
-                out.write_str(text)
-            }
+            OperandKind::Number(text)
+            | OperandKind::Text(text, _)
+            | OperandKind::Character(text, _) => out.write_str(text),
             OperandKind::Fields(fields) => chain(out, fields),
             OperandKind::Variable(name, fields) => {
                 out.write_str(name)?;
@@ -483,7 +518,12 @@ impl fmt::Display for Command {
 impl fmt::Display for Pipe {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.variables.is_empty() {
-            write!(out, "{} {} ", self.variables.join(", "), if self.assigns { "=" } else { ":=" })?;
+            write!(
+                out,
+                "{} {} ",
+                self.variables.join(", "),
+                if self.assigns { "=" } else { ":=" }
+            )?;
         }
         for (index, command) in self.commands.iter().enumerate() {
             if index > 0 {
