@@ -13,122 +13,114 @@
 //! hierarchy moves itself without that lock, and `CLONE_INTO_CGROUP` starts a child in a v2 cgroup without it (20 µs each).
 //! So the child joins itself ([`Joiner::join`]), and [`Cgroup::add`] is for those who cannot.
 //! Source: `cgroup_procs_write_start` in the kernel's `kernel/cgroup/cgroup.c`.
+//!
+//! **Tracking.** Who is in the container, and whether anybody is, is asked in one hierarchy: the unified one where there is
+//! one, since it alone kills in one step, freezes for sure and tells when it is empty.
 
-use std::{collections::BTreeMap, os::fd::BorrowedFd};
+mod device;
+mod error;
+mod file;
+mod freezer;
+mod hierarchy;
+mod join;
+mod life;
+mod v1;
+mod v2;
 
-use nix::unistd::Pid;
+use std::{collections::BTreeMap, path::PathBuf};
+
 use oci_spec::runtime::LinuxResources;
 
+pub use self::{error::Error, join::Joiner};
+use self::{
+    error::Result,
+    hierarchy::{Hierarchy, from_paths, locate},
+};
+
 /// One container's directory in each hierarchy.
-#[derive(Debug)]
-pub struct Cgroup {}
-
-/// The open files through which one process joins; made by the parent, used by the child.
-#[derive(Debug)]
-pub struct Joiner {}
-
-/// What can go wrong with cgroups.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// To be replaced within the hour.
-    #[error("cgroups are not there yet")]
-    NotYet,
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    hierarchies: Vec<Hierarchy>,
+    /// An exec's cgroup: a directory of its own in the tracking hierarchy, the container's in all others.
+    is_exec: bool,
 }
 
 impl Cgroup {
     /// Finds the hierarchies and names the directories; touches nothing. `cgroups_path` as in the OCI spec: absolute is below
-    /// each hierarchy's root, relative below our own cgroup; absent means the container's id.
-    pub fn new(_cgroups_path: Option<&str>, _container_id: &str) -> Result<Self, Error> {
-        Err(Error::NotYet)
+    /// each hierarchy's root, relative below our own cgroup; absent or empty means the container's id.
+    ///
+    /// Source: OCI runtime-spec, config-linux.md, "Cgroups Path".
+    pub fn new(cgroups_path: Option<&str>, container_id: &str) -> Result<Self> {
+        Ok(Self { hierarchies: locate(cgroups_path, container_id)?, is_exec: false })
     }
 
     /// Returns the cgroup that [`Self::paths`] described.
-    pub fn from_paths(_paths: BTreeMap<String, String>) -> Result<Self, Error> {
-        Err(Error::NotYet)
+    pub fn from_paths(paths: &BTreeMap<String, String>) -> Result<Self> {
+        Ok(Self { hierarchies: from_paths(paths)?, is_exec: false })
     }
 
     /// Returns controller → absolute path, as runc's `state.json` has them in `cgroup_paths`: `name=systemd` and the like for
     /// hierarchies without a controller, the empty name for the unified one.
     pub fn paths(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
+        let path = |hierarchy: &Hierarchy| hierarchy.dir.display().to_string();
+        self.hierarchies.iter().flat_map(|h| h.names.iter().map(move |name| (name.clone(), path(h)))).collect()
     }
 
-    /// Makes the directories (parents too; those that exist stay).
-    pub fn create(&mut self) -> Result<(), Error> {
-        Err(Error::NotYet)
-    }
-
-    /// Returns whether the container's cgroup exists.
-    pub fn exists(&self) -> bool {
-        false
-    }
-
-    /// Sets what a new container's resources ask for, device rules included (without rules: runc's default devices and no other).
-    pub fn apply(&self, _resources: &LinuxResources) -> Result<(), Error> {
-        Err(Error::NotYet)
+    /// Sets what a new container's resources ask for, device rules included (none in the spec: the default devices alone).
+    /// Nobody should be in the cgroup yet.
+    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        let filter = device::Filter::new(resources.devices().as_deref().unwrap_or_default())?;
+        if self.is_pure_v2() {
+            v2::device::set(&self.tracking().dir, &filter)?;
+        } else {
+            v1::device::set(self.controller("devices", "devices")?, &filter)?;
+        }
+        self.update(resources)
     }
 
     /// Sets what an update asks for: as [`Self::apply`], device rules left alone.
-    pub fn update(&self, _resources: &LinuxResources) -> Result<(), Error> {
-        Err(Error::NotYet)
-    }
-
-    /// Opens what a process needs to join by itself. Open it in the parent, call [`Joiner::join`] in the child.
-    pub fn joiner(&self) -> Result<Joiner, Error> {
-        Err(Error::NotYet)
-    }
-
-    /// Moves any process into the cgroup. Slow (see the module); a child of ours joins by [`Self::joiner`] instead.
-    pub fn add(&self, _pid: Pid) -> Result<(), Error> {
-        Err(Error::NotYet)
-    }
-
-    /// Stops every process, and returns when the kernel says that they have stopped.
-    pub fn freeze(&self) -> Result<(), Error> {
-        Err(Error::NotYet)
-    }
-
-    /// Lets them run again.
-    pub fn thaw(&self) -> Result<(), Error> {
-        Err(Error::NotYet)
-    }
-
-    /// Returns whether [`Self::freeze`] was the last of the two.
-    pub fn is_frozen(&self) -> Result<bool, Error> {
-        Err(Error::NotYet)
-    }
-
-    /// Returns every process in it and below.
-    pub fn pids(&self) -> Result<Vec<Pid>, Error> {
-        Err(Error::NotYet)
-    }
-
-    /// Kills every process in it and below. They may not have gone yet when it returns; [`Self::delete`] waits.
-    pub fn kill(&self) -> Result<(), Error> {
-        Err(Error::NotYet)
-    }
-
-    /// Removes the directories, those below included. A directory that is gone already is no error.
-    pub fn delete(&self) -> Result<(), Error> {
-        Err(Error::NotYet)
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        if self.is_pure_v2() { v2::set(&self.tracking().dir, resources) } else { v1::set(self, resources) }
     }
 
     /// Returns the child cgroup of that name (one path component), not yet created: for an exec's processes.
-    pub fn exec_child(&self, _name: &str) -> Result<Self, Error> {
-        Err(Error::NotYet)
-    }
-}
-
-impl Joiner {
-    /// Returns the directory for `CLONE_INTO_CGROUP`, if there is a unified hierarchy (on a hybrid host too). Who clones without
-    /// it leaves the child where the parent is in that hierarchy.
-    pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
-        None
+    pub fn exec_child(&self, name: &str) -> Result<Self> {
+        if name.is_empty() || name.starts_with('.') || name.contains('/') {
+            return Err(Error::InvalidPath(name.to_owned()));
+        }
+        let mut child = Self { hierarchies: self.hierarchies.clone(), is_exec: true };
+        let tracking = child.tracking_index();
+        child.hierarchies[tracking].dir.push(name);
+        Ok(child)
     }
 
-    /// Moves the calling, single-threaded process into the v1 hierarchies. Allocates nothing on success. To be called before
-    /// `unshare(CLONE_NEWCGROUP)`, which takes where the process is for its root.
-    pub fn join(&self) -> Result<(), Error> {
-        Err(Error::NotYet)
+    fn is_pure_v2(&self) -> bool {
+        matches!(self.hierarchies.as_slice(), [only] if only.is_unified())
+    }
+
+    /// Returns the directory where a v1 controller is set.
+    fn controller(&self, controller: &'static str, limit: &'static str) -> Result<&PathBuf> {
+        let bound = |hierarchy: &&Hierarchy| hierarchy.names.iter().any(|name| name == controller);
+        let found = self.hierarchies.iter().find(bound);
+        found.map(|hierarchy| &hierarchy.dir).ok_or(Error::NoController { controller, limit })
+    }
+
+    fn unified(&self) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|hierarchy| hierarchy.is_unified())
+    }
+
+    fn tracking(&self) -> &Hierarchy {
+        &self.hierarchies[self.tracking_index()]
+    }
+
+    /// See "Tracking" above. Both constructors see to it that there is at least one hierarchy.
+    fn tracking_index(&self) -> usize {
+        let index_of = |name: &str| self.hierarchies.iter().position(|h| h.names.iter().any(|n| n == name));
+        ["", "freezer", "devices", "pids"].into_iter().find_map(index_of).unwrap_or(0)
+    }
+
+    /// Returns the hierarchies whose directory is this cgroup's own.
+    fn owned(&self) -> &[Hierarchy] {
+        if self.is_exec { std::slice::from_ref(self.tracking()) } else { &self.hierarchies }
     }
 }
