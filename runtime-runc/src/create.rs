@@ -194,7 +194,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
     let directory = make_directory(&global.root, &request.id)?;
     undo.directory = Some(directory.clone());
     let fifo = if request.fifo { Some(make_fifo(&directory)?) } else { None };
-    let mut cgroup = Cgroup::new(spec.linux.cgroups_path.as_deref(), &request.id)?;
+    let cgroup = Cgroup::new(spec.linux.cgroups_path.as_deref(), &request.id)?;
     if cgroup.exists() {
         let count = cgroup.pids()?.len();
         if count > 0 {

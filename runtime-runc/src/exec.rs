@@ -197,7 +197,7 @@ fn cgroup_of(arguments: &Arguments, container: &Container) -> Result<Option<Cgro
             Err(Error::Usage(format!("--cgroup {name:?}: must be the name of a child cgroup")))
         }
         Some(name) => {
-            let mut child = cgroup.exec_child(name)?;
+            let child = cgroup.exec_child(name)?;
             child.create()?;
             Ok(Some(child))
         }

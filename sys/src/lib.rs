@@ -2,6 +2,7 @@
 //!
 //! What `nix` has is used from there; this crate adds what it lacks.
 
+pub mod bpf;
 pub mod capability;
 pub mod clone;
 pub mod fdpass;

@@ -41,7 +41,11 @@ impl Class {
     /// Returns the classes that contain this one, without itself.
     fn wider(self) -> impl Iterator<Item = Self> {
         let Self { major, minor, .. } = self;
-        let all = [(None, minor), (major, None), (None, None)].map(|(major, minor)| Self { major, minor, ..self });
+        let all = [(None, minor), (major, None), (None, None)].map(|(major, minor)| Self {
+            major,
+            minor,
+            ..self
+        });
         all.into_iter().filter(move |class| *class != self)
     }
 }
@@ -57,11 +61,14 @@ impl Access {
     pub const ALL: Self = Self(7);
 
     fn parse(text: &str) -> Result<Self> {
-        let bit = |letter| Self::LETTERS.iter().find(|(known, _)| *known == letter).map(|(_, bit)| bit);
+        let bit =
+            |letter| Self::LETTERS.iter().find(|(known, _)| *known == letter).map(|(_, bit)| bit);
         let parsed = text.chars().try_fold(0, |bits, letter| bit(letter).map(|bit| bits | bit));
         match parsed {
             Some(bits) if bits != 0 => Ok(Self(bits)),
-            _ => Err(Error::InvalidLimit(format!("device access {text:?} is not made of r, w and m"))),
+            _ => Err(Error::InvalidLimit(format!(
+                "device access {text:?} is not made of r, w and m"
+            ))),
         }
     }
 }
@@ -91,11 +98,15 @@ impl Filter {
         for (index, rule) in rules.iter().enumerate() {
             let text = rule.access().as_deref().unwrap_or_default();
             if text.is_empty() {
-                return Err(Error::InvalidLimit(format!("device access at {index} field cannot be empty")));
+                return Err(Error::InvalidLimit(format!(
+                    "device access at {index} field cannot be empty"
+                )));
             }
             let access = Access::parse(text)?;
             match class_of(rule)? {
-                None => filter = Self { allows_by_default: rule.allow(), exceptions: BTreeMap::new() },
+                None => {
+                    filter = Self { allows_by_default: rule.allow(), exceptions: BTreeMap::new() }
+                }
                 Some(class) => filter.add(class, access, rule.allow())?,
             }
         }
@@ -111,7 +122,8 @@ impl Filter {
             return Ok(());
         }
         // An exception is taken back, and only one that was made: v1 has no exceptions to exceptions.
-        let covers = |wider: &Class| self.exceptions.get(wider).is_some_and(|held| held.0 & access.0 != 0);
+        let covers =
+            |wider: &Class| self.exceptions.get(wider).is_some_and(|held| held.0 & access.0 != 0);
         if let Some(wider) = class.wider().find(covers) {
             return Err(Error::InvalidLimit(format!(
                 "device rule {} cannot be taken back from the wider rule {}",
@@ -131,7 +143,8 @@ impl Filter {
 
 /// Returns a rule as v1's `devices.allow` and `devices.deny` take it.
 pub fn line(class: Class, access: Access) -> String {
-    let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+    let number =
+        |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
     let kind = if class.is_block { 'b' } else { 'c' };
     format!("{kind} {}:{} {access}", number(class.major), number(class.minor))
 }
@@ -170,7 +183,9 @@ mod tests {
                 "b" => LinuxDeviceType::B,
                 _ => LinuxDeviceType::C,
             };
-            rule.set_allow(*sign == b'+').set_typ(Some(kind)).set_access(Some(fields[3].to_owned()));
+            rule.set_allow(*sign == b'+')
+                .set_typ(Some(kind))
+                .set_access(Some(fields[3].to_owned()));
             rule.set_major(fields[1].parse().ok()).set_minor(fields[2].parse().ok());
             rule
         };
@@ -181,9 +196,11 @@ mod tests {
     fn check(texts: &[&str], allows_by_default: bool, expected: &[&str]) {
         let filter = Filter::new(&rules(texts)).unwrap();
         assert_eq!(filter.allows_by_default, allows_by_default);
-        let always: Vec<_> = ALWAYS_ALLOWED.iter().map(|(class, access)| line(*class, *access)).collect();
+        let always: Vec<_> =
+            ALWAYS_ALLOWED.iter().map(|(class, access)| line(*class, *access)).collect();
         let lines = filter.exceptions.iter().map(|(class, access)| line(*class, *access));
-        let lines: Vec<_> = lines.filter(|line| allows_by_default || !always.contains(line)).collect();
+        let lines: Vec<_> =
+            lines.filter(|line| allows_by_default || !always.contains(line)).collect();
         assert_eq!(lines, expected, "{texts:?}");
     }
 

@@ -30,7 +30,9 @@ pub enum Error {
     #[error("no cgroup mount found in /proc/self/mountinfo")]
     NoMount,
     /// The limit needs a controller that this host has not mounted.
-    #[error("cannot set {limit} limit: the cgroup controller {controller:?} is not available on this host")]
+    #[error(
+        "cannot set {limit} limit: the cgroup controller {controller:?} is not available on this host"
+    )]
     NoController { controller: &'static str, limit: &'static str },
     /// The value cannot be a limit.
     #[error("{0}")]

@@ -12,7 +12,11 @@ use super::error::{Error, Result};
 pub fn write(dir: &Path, name: &str, value: impl ToString) -> Result<()> {
     let path = dir.join(name);
     let value = value.to_string();
-    match OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes())) {
+    match OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(value.as_bytes()))
+    {
         Ok(()) => Ok(()),
         Err(source) => Err(Error::Write { path, value, source }),
     }
@@ -24,9 +28,13 @@ pub fn write_each(dir: &Path, name: &str, values: &[String]) -> Result<()> {
         return Ok(());
     }
     let path = dir.join(name);
-    let failed = |value: &String, source| Error::Write { path: path.clone(), value: value.clone(), source };
-    let mut file = OpenOptions::new().write(true).open(&path).map_err(|source| failed(&values[0], source))?;
-    values.iter().try_for_each(|value| file.write_all(value.as_bytes()).map_err(|source| failed(value, source)))
+    let failed =
+        |value: &String, source| Error::Write { path: path.clone(), value: value.clone(), source };
+    let mut file =
+        OpenOptions::new().write(true).open(&path).map_err(|source| failed(&values[0], source))?;
+    values.iter().try_for_each(|value| {
+        file.write_all(value.as_bytes()).map_err(|source| failed(value, source))
+    })
 }
 
 /// Returns what the file holds, trimmed.
@@ -44,7 +52,8 @@ pub fn read(dir: &Path, name: &str) -> Result<String> {
 
 /// Returns the value of `key` in a file of `key value` lines.
 pub fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| line.split_once(' ').filter(|(k, _)| *k == key).map(|(_, value)| value))
+    text.lines()
+        .find_map(|line| line.split_once(' ').filter(|(k, _)| *k == key).map(|(_, value)| value))
 }
 
 /// The kernel's answer, where an error carries one.

@@ -62,7 +62,11 @@ impl Cgroup {
 fn freeze_v2(dir: &Path) -> Result<()> {
     file::write(dir, "cgroup.freeze", 1)?;
     let deadline = Instant::now() + PATIENCE;
-    if wait_event(dir, "frozen", "1", deadline)? { Ok(()) } else { Err(Error::CannotFreeze { path: dir.to_owned() }) }
+    if wait_event(dir, "frozen", "1", deadline)? {
+        Ok(())
+    } else {
+        Err(Error::CannotFreeze { path: dir.to_owned() })
+    }
 }
 
 fn freeze_v1(dir: &PathBuf) -> Result<()> {
@@ -74,7 +78,12 @@ fn freeze_v1(dir: &PathBuf) -> Result<()> {
         match file::read(dir, "freezer.state")?.as_str() {
             "FROZEN" => return Ok(()),
             "FREEZING" => sleep(pause),
-            other => return Err(Error::Unexpected { path: dir.join("freezer.state"), found: other.to_owned() }),
+            other => {
+                return Err(Error::Unexpected {
+                    path: dir.join("freezer.state"),
+                    found: other.to_owned(),
+                });
+            }
         }
         pause = (pause * 2).min(Duration::from_millis(10));
     }

@@ -46,7 +46,11 @@ pub fn locate(cgroups_path: Option<&str>, container_id: &str) -> Result<Vec<Hier
     if is_pure_v2() {
         let base = if is_absolute { PathBuf::new() } else { own_parent_v2()? };
         let root = PathBuf::from(UNIFIED_ROOT);
-        return Ok(vec![Hierarchy { names: vec![String::new()], dir: root.join(base).join(inner), root }]);
+        return Ok(vec![Hierarchy {
+            names: vec![String::new()],
+            dir: root.join(base).join(inner),
+            root,
+        }]);
     }
     let mounts = parse_mountinfo(&read("/proc/self/mountinfo")?);
     if mounts.is_empty() {
@@ -66,7 +70,9 @@ pub fn from_paths(paths: &BTreeMap<String, String>) -> Result<Vec<Hierarchy>> {
         }
         match hierarchies.iter_mut().find(|known| known.dir == dir) {
             Some(known) => known.names.push(name.clone()),
-            None => hierarchies.push(Hierarchy { names: vec![name.clone()], dir, root: PathBuf::new() }),
+            None => {
+                hierarchies.push(Hierarchy { names: vec![name.clone()], dir, root: PathBuf::new() })
+            }
         }
     }
     Ok(hierarchies)
@@ -133,7 +139,9 @@ fn parse_mountinfo(text: &str) -> Vec<Mount> {
         let mount = Mount { names, root: unescape(root).into(), target: unescape(target).into() };
         match mounts.iter_mut().find(|known| known.names == mount.names) {
             // The same hierarchy twice (a bind mount for a container): the whole one serves better than a part.
-            Some(known) if known.root != Path::new("/") && mount.root == Path::new("/") => *known = mount,
+            Some(known) if known.root != Path::new("/") && mount.root == Path::new("/") => {
+                *known = mount
+            }
             Some(_) => {}
             None => mounts.push(mount),
         }
@@ -145,7 +153,8 @@ fn parse_mountinfo(text: &str) -> Vec<Mount> {
 fn controllers(options: &str) -> Vec<String> {
     const NOT_CONTROLLERS: [&str; 7] =
         ["rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode", "favordynmods"];
-    let is_controller = |option: &&str| !NOT_CONTROLLERS.contains(option) && !option.starts_with("release_agent=");
+    let is_controller =
+        |option: &&str| !NOT_CONTROLLERS.contains(option) && !option.starts_with("release_agent=");
     options.split(',').filter(is_controller).map(str::to_owned).collect()
 }
 
@@ -179,7 +188,9 @@ mod tests {
         let own = parse_own(own);
         parse_mountinfo(HYBRID)
             .into_iter()
-            .map(|mount| place(mount, &own, &clean(cgroups_path).unwrap()).dir.display().to_string())
+            .map(|mount| {
+                place(mount, &own, &clean(cgroups_path).unwrap()).dir.display().to_string()
+            })
             .collect()
     }
 
@@ -218,7 +229,8 @@ mod tests {
     #[test]
     fn paths_of_a_state_file_are_grouped_by_directory() {
         let paths = [("cpu", "/c/x"), ("cpuacct", "/c/x"), ("memory", "/m/x"), ("", "/u/x")];
-        let paths: BTreeMap<_, _> = paths.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let paths: BTreeMap<_, _> =
+            paths.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         let found = from_paths(&paths).unwrap();
         assert_eq!(found.len(), 3);
         assert!(found[0].is_unified());

@@ -27,17 +27,24 @@ pub struct Joiner {
 impl Cgroup {
     /// Opens what a process needs to join by itself. Open it in the parent, call [`Joiner::join`] in the child.
     pub fn joiner(&self) -> Result<Joiner> {
-        let failed = |path: &PathBuf, source| Error::Write { path: path.clone(), value: "0".into(), source };
-        let mut joiner = Joiner { tasks: Vec::with_capacity(self.hierarchies.len()), unified: None };
+        let failed =
+            |path: &PathBuf, source| Error::Write { path: path.clone(), value: "0".into(), source };
+        let mut joiner =
+            Joiner { tasks: Vec::with_capacity(self.hierarchies.len()), unified: None };
         for hierarchy in &self.hierarchies {
             if hierarchy.is_unified() {
                 let mut directory = OpenOptions::new();
                 directory.read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY);
-                let opened = directory.open(&hierarchy.dir).map_err(|source| failed(&hierarchy.dir, source))?;
+                let opened = directory
+                    .open(&hierarchy.dir)
+                    .map_err(|source| failed(&hierarchy.dir, source))?;
                 joiner.unified = Some(opened.into());
             } else {
                 let path = hierarchy.dir.join("tasks");
-                let opened = OpenOptions::new().write(true).open(&path).map_err(|source| failed(&path, source))?;
+                let opened = OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .map_err(|source| failed(&path, source))?;
                 joiner.tasks.push((path, opened));
             }
         }
@@ -46,7 +53,9 @@ impl Cgroup {
 
     /// Moves any process into the cgroup. Slow (see the module); a child of ours joins by [`Self::joiner`] instead.
     pub fn add(&self, pid: Pid) -> Result<()> {
-        self.hierarchies.iter().try_for_each(|hierarchy| file::write(&hierarchy.dir, "cgroup.procs", pid))
+        self.hierarchies
+            .iter()
+            .try_for_each(|hierarchy| file::write(&hierarchy.dir, "cgroup.procs", pid))
     }
 }
 
@@ -63,7 +72,11 @@ impl Joiner {
         for (path, tasks) in &self.tasks {
             let mut tasks: &File = tasks;
             let written = tasks.write_all(b"0");
-            written.map_err(|source| Error::Write { path: path.clone(), value: "0".into(), source })?;
+            written.map_err(|source| Error::Write {
+                path: path.clone(),
+                value: "0".into(),
+                source,
+            })?;
         }
         Ok(())
     }

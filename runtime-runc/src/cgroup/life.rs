@@ -150,11 +150,15 @@ fn pids_below(dir: &Path) -> Result<Vec<Pid>> {
 fn pids_in(dir: &Path) -> Result<Vec<Pid>> {
     let text = match file::read(dir, "cgroup.procs") {
         // A threaded cgroup has threads only.
-        Err(error) if file::errno(&error) == Some(libc::EOPNOTSUPP) => file::read(dir, "cgroup.threads"),
+        Err(error) if file::errno(&error) == Some(libc::EOPNOTSUPP) => {
+            file::read(dir, "cgroup.threads")
+        }
         other => other,
     };
     let text = match text {
-        Err(error) if matches!(file::errno(&error), Some(libc::ENOENT | libc::ENODEV)) => return Ok(Vec::new()),
+        Err(error) if matches!(file::errno(&error), Some(libc::ENOENT | libc::ENODEV)) => {
+            return Ok(Vec::new());
+        }
         other => other?,
     };
     Ok(text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw).collect())
@@ -174,7 +178,9 @@ fn remove(dir: &Path, has_events: bool, deadline: Instant) -> Result<()> {
     loop {
         let source = match fs::remove_dir(dir) {
             Ok(()) => return Ok(()),
-            Err(error) if file::is_absent(&error) || error.raw_os_error() == Some(libc::ENODEV) => return Ok(()),
+            Err(error) if file::is_absent(&error) || error.raw_os_error() == Some(libc::ENODEV) => {
+                return Ok(());
+            }
             Err(error) => error,
         };
         if source.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
@@ -184,7 +190,11 @@ fn remove(dir: &Path, has_events: bool, deadline: Instant) -> Result<()> {
         for child in children(dir)? {
             remove(&child, has_events, deadline)?;
         }
-        let waited = if has_events { wait_event(dir, "populated", "0", deadline)? } else { wait_exits(dir, deadline)? };
+        let waited = if has_events {
+            wait_event(dir, "populated", "0", deadline)?
+        } else {
+            wait_exits(dir, deadline)?
+        };
         if !waited {
             sleep(Duration::from_micros(200));
         }
@@ -193,7 +203,8 @@ fn remove(dir: &Path, has_events: bool, deadline: Instant) -> Result<()> {
 
 /// Waits until those in the cgroup now have ended; returns false if there was nobody to wait for.
 fn wait_exits(dir: &Path, deadline: Instant) -> Result<bool> {
-    let pidfds: Vec<PidFd> = pids_in(dir)?.into_iter().filter_map(|pid| PidFd::open(pid).ok()).collect();
+    let pidfds: Vec<PidFd> =
+        pids_in(dir)?.into_iter().filter_map(|pid| PidFd::open(pid).ok()).collect();
     for pidfd in &pidfds {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);

@@ -24,6 +24,8 @@ mod freezer;
 mod hierarchy;
 mod join;
 mod life;
+#[cfg(test)]
+mod tests;
 mod v1;
 mod v2;
 
@@ -55,15 +57,18 @@ impl Cgroup {
     }
 
     /// Returns the cgroup that [`Self::paths`] described.
-    pub fn from_paths(paths: &BTreeMap<String, String>) -> Result<Self> {
-        Ok(Self { hierarchies: from_paths(paths)?, is_exec: false })
+    pub fn from_paths(paths: BTreeMap<String, String>) -> Result<Self> {
+        Ok(Self { hierarchies: from_paths(&paths)?, is_exec: false })
     }
 
     /// Returns controller → absolute path, as runc's `state.json` has them in `cgroup_paths`: `name=systemd` and the like for
     /// hierarchies without a controller, the empty name for the unified one.
     pub fn paths(&self) -> BTreeMap<String, String> {
         let path = |hierarchy: &Hierarchy| hierarchy.dir.display().to_string();
-        self.hierarchies.iter().flat_map(|h| h.names.iter().map(move |name| (name.clone(), path(h)))).collect()
+        self.hierarchies
+            .iter()
+            .flat_map(|h| h.names.iter().map(move |name| (name.clone(), path(h))))
+            .collect()
     }
 
     /// Sets what a new container's resources ask for, device rules included (none in the spec: the default devices alone).
@@ -80,7 +85,11 @@ impl Cgroup {
 
     /// Sets what an update asks for: as [`Self::apply`], device rules left alone.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
-        if self.is_pure_v2() { v2::set(&self.tracking().dir, resources) } else { v1::set(self, resources) }
+        if self.is_pure_v2() {
+            v2::set(&self.tracking().dir, resources)
+        } else {
+            v1::set(self, resources)
+        }
     }
 
     /// Returns the child cgroup of that name (one path component), not yet created: for an exec's processes.
@@ -115,7 +124,8 @@ impl Cgroup {
 
     /// See "Tracking" above. Both constructors see to it that there is at least one hierarchy.
     fn tracking_index(&self) -> usize {
-        let index_of = |name: &str| self.hierarchies.iter().position(|h| h.names.iter().any(|n| n == name));
+        let index_of =
+            |name: &str| self.hierarchies.iter().position(|h| h.names.iter().any(|n| n == name));
         ["", "freezer", "devices", "pids"].into_iter().find_map(index_of).unwrap_or(0)
     }
 
