@@ -1,6 +1,6 @@
 //! A bundle with a static busybox, and the worker to run it.
 
-#![allow(dead_code)] // each test binary uses a part
+#![allow(dead_code, clippy::unwrap_used)] // each test binary uses a part; a failure here is a failed test
 
 use serde_json::{Value, json};
 use std::fs;
