@@ -27,6 +27,7 @@ pub mod hijack;
 pub mod images;
 pub mod listen;
 pub mod logs;
+pub mod networks;
 pub mod query;
 pub mod server;
 pub mod stats;
@@ -34,6 +35,7 @@ pub mod system;
 pub mod time;
 pub mod unimplemented;
 pub mod version;
+pub mod volumes;
 
 use axum::{Router, middleware};
 
@@ -46,8 +48,10 @@ pub fn router(engine: Engine) -> Router {
         .merge(events::routes())
         .merge(exec::routes())
         .merge(logs::routes())
+        .merge(networks::routes())
         .merge(stats::routes())
         .merge(system::routes())
+        .merge(volumes::routes())
         .merge(images::routes())
         .merge(unimplemented::routes())
         .route_layer(middleware::from_fn(version::gate))

@@ -161,11 +161,7 @@ impl Engine {
         let plan = self.plan_mounts(&record)?;
         record.mounts = plan.mounts;
         fault::point("create.before-volumes");
-        let new_volumes = if plan.volumes.is_empty() {
-            Vec::new()
-        } else {
-            self.0.volumes.acquire(&id, plan.volumes).await?
-        };
+        self.acquire_volumes(&id, plan.volumes).await?;
         fault::point("create.before-commit");
         let record = Arc::new(record);
         let stored = Arc::clone(&record);
@@ -186,7 +182,7 @@ impl Engine {
         };
         let entry = Arc::new(Entry::new(container));
         let engine = self.clone();
-        let prepared = tokio::task::spawn_blocking(move || engine.prepare(&record, &new_volumes))
+        let prepared = tokio::task::spawn_blocking(move || engine.prepare(&record))
             .await
             .map_err(Error::lost)
             .flatten();
@@ -215,43 +211,12 @@ impl Engine {
     }
 
     /// Makes the directories of a container whose record is there. Idempotent: recovery does it again.
-    pub(super) fn prepare(
-        &self,
-        record: &Record,
-        new_volumes: &[crate::volume::Volume],
-    ) -> Result<()> {
+    pub(super) fn prepare(&self, record: &Record) -> Result<()> {
         let top = top_layer(record)?;
         paths::make_private(&self.container_dir(&record.id))?;
         self.snapshots().prepare(&record.id, top.as_ref())?;
-        self.fill_volumes(record, new_volumes)
-    }
-
-    /// Copies what the image has at a new volume's place into the volume.
-    fn fill_volumes(&self, record: &Record, new: &[crate::volume::Volume]) -> Result<()> {
-        use crate::container::mount_point::Source;
-        let top = top_layer(record)?;
-        let mut root = None;
-        for mount in &record.mounts {
-            let Source::Volume { name, no_copy: false, .. } = &mount.source else { continue };
-            if !new.iter().any(|volume| volume.name == *name) {
-                continue;
-            }
-            let crate::volume::Content::Directory(target) = self.0.volumes.content(name)? else {
-                continue;
-            };
-            if root.is_none() {
-                root = Some(self.snapshots().open_root(&record.id, top.as_ref())?);
-            }
-            if let Some(root) = &root {
-                use std::os::fd::AsFd;
-                let from = std::path::Path::new(&mount.destination);
-                crate::volume::copy_up::copy_up(root.as_fd(), from, &target).map_err(|error| {
-                    let text = format!("failed to populate volume {name}");
-                    Error::with_source(Kind::Internal, text, error)
-                })?;
-            }
-        }
-        Ok(())
+        // What an earlier run emptied stays empty.
+        if record.run.started_at_nanos == 0 { self.fill_volumes(record) } else { Ok(()) }
     }
 }
 

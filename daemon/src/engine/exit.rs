@@ -146,8 +146,15 @@ impl Engine {
             if record.host_config.network_mode.starts_with("container:") {
                 return;
             }
-            if let Err(error) = self.0.networks.detach(&entry.id).await {
-                tracing::error!(container = %entry.id, %error, "cannot give the network back");
+            match self.0.networks.detach(&entry.id).await {
+                Ok(true) => {
+                    self.publish_networks(&record, "disconnect");
+                    self.publish_unmounts(&record);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(container = %entry.id, %error, "cannot give the network back");
+                }
             }
             fault::point("exit.after-network");
         };

@@ -21,6 +21,7 @@ mod image;
 mod index;
 pub mod info;
 pub mod logs;
+mod network_events;
 mod paths;
 mod pause;
 mod prune;
@@ -35,6 +36,7 @@ pub mod top;
 mod types;
 mod update;
 mod validate;
+mod volume;
 mod wait;
 
 use std::{

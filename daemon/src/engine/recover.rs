@@ -167,7 +167,7 @@ impl Engine {
             }
             return;
         }
-        if let Err(error) = self.prepare(&view.record, &[]) {
+        if let Err(error) = self.prepare(&view.record) {
             tracing::error!(container = %entry.id, error = error.whole(), "a container is not whole");
         }
         if !view.run.open {

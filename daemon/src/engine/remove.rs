@@ -133,8 +133,9 @@ impl Engine {
             if !anonymous {
                 continue;
             }
-            if let Err(error) = self.0.volumes.remove(name, false).await {
-                tracing::debug!(container = %record.id, volume = name, %error, "a volume stays");
+            if let Err(error) = self.remove_volume(name, false).await {
+                let error = error.whole();
+                tracing::debug!(container = %record.id, volume = name, error, "a volume stays");
             }
         }
     }

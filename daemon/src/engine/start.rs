@@ -433,7 +433,10 @@ impl Engine {
             container.run = run;
             container.state = State::Running { pid };
         });
-        self.publish(&entry.view(), "start", Default::default());
+        let view = entry.view();
+        self.publish_mounts(&view.record);
+        self.publish_networks(&view.record, "connect");
+        self.publish(&view, "start", Default::default());
         tracing::info!(container = %entry.id, pid, "container started");
         self.follow(Arc::clone(entry));
         Ok(())

@@ -286,11 +286,12 @@ impl Controller {
         self.run(move |this| this.attach_blocking(&attach)).await
     }
 
-    /// Takes back a container's address and ports. The veth goes with the namespace, when the shim lets go of it. Idempotent.
+    /// Takes back a container's address and ports, and says whether it had any network. The veth goes with the namespace, when
+    /// the shim lets go of it. Idempotent.
     ///
     /// # Errors
     /// [`Error::Failed`] if the firewall cannot be changed; address and ports are free nevertheless.
-    pub async fn detach(&self, container: &ContainerId) -> Result<(), Error> {
+    pub async fn detach(&self, container: &ContainerId) -> Result<bool, Error> {
         let container = container.clone();
         self.run(move |this| this.detach_blocking(&container, false)).await
     }
@@ -301,7 +302,7 @@ impl Controller {
     /// As [`Self::detach`].
     pub async fn undo_attach(&self, container: &ContainerId) -> Result<(), Error> {
         let container = container.clone();
-        self.run(move |this| this.detach_blocking(&container, true)).await
+        self.run(move |this| this.detach_blocking(&container, true)).await.map(drop)
     }
 
     /// Tells a container's new name, for `network inspect`.
@@ -490,14 +491,14 @@ impl Controller {
         files::write_all(&input, &attach.directory)
     }
 
-    fn detach_blocking(&self, container: &ContainerId, by_hand: bool) -> Result<(), Error> {
-        lock(&self.0.members).remove(container);
-        let Some(bridge) = &self.0.bridge else { return Ok(()) };
+    fn detach_blocking(&self, container: &ContainerId, by_hand: bool) -> Result<bool, Error> {
+        let was_attached = lock(&self.0.members).remove(container).is_some();
+        let Some(bridge) = &self.0.bridge else { return Ok(was_attached) };
         let mut bridge = lock(bridge);
         if by_hand {
             bridge.unplug(container);
         }
-        bridge.disconnect(container)
+        bridge.disconnect(container).map(|()| was_attached)
     }
 
     fn bridge_address(&self) -> Option<(Ipv4Addr, Subnet)> {

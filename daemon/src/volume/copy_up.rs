@@ -44,8 +44,7 @@ const LINKS_MAX: usize = 256;
 /// Whatever a file operation returned.
 pub fn copy_up(root: BorrowedFd<'_>, path: &Path, volume: &Path) -> io::Result<bool> {
     // The volume's own path is the daemon's or the administrator's: it may lead through links.
-    let volume =
-        nix::fcntl::open(volume, directory_flags() - OFlag::O_NOFOLLOW, Mode::empty())?;
+    let volume = nix::fcntl::open(volume, directory_flags() - OFlag::O_NOFOLLOW, Mode::empty())?;
     if !is_empty(&volume)? {
         return Ok(false);
     }

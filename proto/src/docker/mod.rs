@@ -7,6 +7,8 @@ pub mod container;
 pub mod go_json;
 pub mod image;
 pub mod inspect;
+pub mod network;
 pub mod stats;
 pub mod summary;
 pub mod system;
+pub mod volume;
