@@ -46,14 +46,14 @@ fn a_create_that_makes_no_sense_is_refused_and_leaves_nothing() {
 #[test]
 fn a_name_in_use_is_a_conflict_that_names_its_holder() {
     let daemon = TestDaemon::with_busybox();
-    let id = daemon.docker(["create", "--name", "a", "busybox"]).ok();
+    let id = daemon.docker(["create", "--name", "one", "busybox"]).ok();
     let sentence = format!(
-        "Conflict. The container name \"/a\" is already in use by container \"{id}\". You have to remove (or rename) that \
+        "Conflict. The container name \"/one\" is already in use by container \"{id}\". You have to remove (or rename) that \
          container to be able to reuse that name."
     );
-    daemon.docker(["create", "--name", "a", "busybox"]).expect(1).says(&sentence);
-    daemon.docker(["create", "--name", "b", "busybox"]).ok();
-    daemon.docker(["rename", "b", "a"]).expect(1).says("is already in use");
+    daemon.docker(["create", "--name", "one", "busybox"]).expect(1).says(&sentence);
+    daemon.docker(["create", "--name", "two", "busybox"]).ok();
+    daemon.docker(["rename", "two", "one"]).expect(1).says("is already in use");
 }
 
 #[test]

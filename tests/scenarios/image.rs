@@ -30,23 +30,23 @@ fn an_image_in_use_is_not_removed() {
 #[test]
 fn a_commit_keeps_what_changed() {
     let daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "--name", "c", "busybox", "sh", "-c", "echo new > /new; rm /etc/group; echo changed > /etc/passwd"]).ok();
-    let mut changes: Vec<String> = daemon.docker(["diff", "c"]).ok().lines().map(str::to_owned).collect();
+    daemon.docker(["run", "--name", "changed", "busybox", "sh", "-c", "echo new > /new; rm /etc/group; echo changed > /etc/passwd"]).ok();
+    let mut changes: Vec<String> = daemon.docker(["diff", "changed"]).ok().lines().map(str::to_owned).collect();
     changes.sort();
     assert_eq!(changes, ["A /new", "C /etc", "C /etc/passwd", "D /etc/group"]);
-    daemon.docker(["commit", "-m", "why", "-c", "CMD [\"cat\", \"/new\"]", "c", "made:1"]).ok();
+    daemon.docker(["commit", "-m", "why", "-c", "CMD [\"cat\", \"/new\"]", "changed", "made:1"]).ok();
     assert_eq!(daemon.docker(["run", "--rm", "made:1"]).ok(), "new");
     daemon.docker(["run", "--rm", "made:1", "test", "-e", "/etc/group"]).expect(1);
     assert!(daemon.docker(["history", "--format", "{{.Comment}}", "made:1"]).ok().starts_with("why"));
-    daemon.docker(["rm", "c"]).ok();
+    daemon.docker(["rm", "changed"]).ok();
 }
 
 #[test]
 fn an_export_is_the_whole_filesystem() {
     let daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "--name", "c", "busybox", "sh", "-c", "echo new > /new"]).ok();
-    let archive = daemon.docker(["export", "c"]).expect(0).stdout;
+    daemon.docker(["run", "--name", "changed", "busybox", "sh", "-c", "echo new > /new"]).ok();
+    let archive = daemon.docker(["export", "changed"]).expect(0).stdout;
     daemon.docker_with_stdin(["import", "-", "flat"], archive).ok();
     assert_eq!(daemon.docker(["run", "--rm", "flat", "/bin/cat", "/new"]).ok(), "new");
-    daemon.docker(["rm", "c"]).ok();
+    daemon.docker(["rm", "changed"]).ok();
 }

@@ -5,30 +5,30 @@ use cleat_tests::TestDaemon;
 #[test]
 fn a_container_lives_its_life() {
     let daemon = TestDaemon::with_busybox();
-    let id = daemon.docker(["create", "--name", "a", "busybox", "sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done"]).ok();
+    let id = daemon.docker(["create", "--name", "first", "busybox", "sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done"]).ok();
     assert_eq!(id.len(), 64);
-    assert_eq!(daemon.inspect("a", ".State.Status"), "created");
-    daemon.docker(["start", "a"]).ok();
-    cleat_tests::wait_for("its first line", || (daemon.docker(["logs", "a"]).ok() == "up").then_some(()));
-    daemon.docker(["start", "a"]).ok();
-    daemon.docker(["rm", "a"]).expect(1).says("container is running: stop the container before removing or force remove");
-    daemon.docker(["rename", "a", "b"]).ok();
-    assert!(daemon.docker(["top", "b"]).ok().contains("sh -c trap"));
-    daemon.docker(["stop", "b"]).ok();
-    assert_eq!(daemon.inspect("b", ".State.ExitCode"), "3");
-    daemon.docker(["restart", "b"]).ok();
-    assert_eq!(daemon.inspect("b", ".State.Running"), "true");
-    daemon.docker(["kill", "b"]).ok();
-    assert_eq!(daemon.docker(["wait", "b"]).ok(), "137");
-    daemon.docker(["kill", "b"]).expect(1).says("is not running");
-    daemon.docker(["rm", "b"]).ok();
+    assert_eq!(daemon.inspect("first", ".State.Status"), "created");
+    daemon.docker(["start", "first"]).ok();
+    cleat_tests::wait_for("its first line", || (daemon.docker(["logs", "first"]).ok() == "up").then_some(()));
+    daemon.docker(["start", "first"]).ok();
+    daemon.docker(["rm", "first"]).expect(1).says("container is running: stop the container before removing or force remove");
+    daemon.docker(["rename", "first", "second"]).ok();
+    assert!(daemon.docker(["top", "second"]).ok().contains("sh -c trap"));
+    daemon.docker(["stop", "second"]).ok();
+    assert_eq!(daemon.inspect("second", ".State.ExitCode"), "3");
+    daemon.docker(["restart", "second"]).ok();
+    assert_eq!(daemon.inspect("second", ".State.Running"), "true");
+    daemon.docker(["kill", "second"]).ok();
+    assert_eq!(daemon.docker(["wait", "second"]).ok(), "137");
+    daemon.docker(["kill", "second"]).expect(1).says("is not running");
+    daemon.docker(["rm", "second"]).ok();
 }
 
 #[test]
 fn the_short_and_the_long_id_and_the_name_are_one() {
     let daemon = TestDaemon::with_busybox();
-    let id = daemon.docker(["create", "--name", "a", "busybox"]).ok();
-    for reference in ["a", &id, &id[..12], &id[..4]] {
+    let id = daemon.docker(["create", "--name", "first", "busybox"]).ok();
+    for reference in ["first", &id, &id[..12], &id[..4]] {
         assert_eq!(daemon.inspect(reference, ".Id"), id);
     }
 }
@@ -65,26 +65,26 @@ fn events_tell_the_story_in_order() {
 #[test]
 fn logs_can_be_cut() {
     let daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "--name", "l", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; done; echo e >&2; printf tail"]).ok();
-    assert_eq!(daemon.docker(["logs", "l"]).ok(), "1\n2\n3\n4\n5\ntail");
-    assert_eq!(daemon.docker(["logs", "--tail", "2", "l"]).stderr, "e\n");
-    assert_eq!(daemon.docker(["logs", "--since", "1h", "--until", "1h", "l"]).ok(), "");
-    let stamped = daemon.docker(["logs", "-t", "l"]).ok();
+    daemon.docker(["run", "--name", "logged", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; done; echo e >&2; printf tail"]).ok();
+    assert_eq!(daemon.docker(["logs", "logged"]).ok(), "1\n2\n3\n4\n5\ntail");
+    assert_eq!(daemon.docker(["logs", "--tail", "2", "logged"]).stderr, "e\n");
+    assert_eq!(daemon.docker(["logs", "--since", "1h", "--until", "1h", "logged"]).ok(), "");
+    let stamped = daemon.docker(["logs", "-t", "logged"]).ok();
     assert!(stamped.starts_with("20") && stamped.contains("Z 1\n"), "{stamped}");
 }
 
 #[test]
 fn a_log_is_rotated() {
     let daemon = TestDaemon::with_busybox();
-    let flags = ["run", "--name", "l", "--log-opt", "max-size=10k", "--log-opt", "max-file=3", "busybox"];
+    let flags = ["run", "--name", "logged", "--log-opt", "max-size=10k", "--log-opt", "max-file=3", "busybox"];
     daemon.docker(flags.into_iter().chain(["sh", "-c", "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo $i; done"])).ok();
-    let path = daemon.inspect("l", ".LogPath");
+    let path = daemon.inspect("logged", ".LogPath");
     for suffix in ["", ".1", ".2"] {
         let size = std::fs::metadata(format!("{path}{suffix}")).unwrap().len();
         assert!(size <= 12 << 10, "{path}{suffix} has {size} bytes");
     }
     assert!(!std::path::Path::new(&format!("{path}.3")).exists());
-    let log = daemon.docker(["logs", "l"]).ok();
+    let log = daemon.docker(["logs", "logged"]).ok();
     assert!(log.ends_with("\n999\n1000"), "{log}");
 }
 

@@ -82,7 +82,7 @@ fn a_shell_on_a_terminal() {
 #[test]
 fn detaching_leaves_the_container_and_attaching_comes_back() {
     let daemon = TestDaemon::with_busybox();
-    for (name, [mut first, mut second]) in [("a", commands(&daemon)), ("b", commands(&daemon))] {
+    for (name, [mut first, mut second]) in [("one", commands(&daemon)), ("two", commands(&daemon))] {
         first.args(["run", "-it", "--name", name, "busybox", "sh"]);
         let mut terminal = Terminal::open(first);
         terminal.shows("# ");
@@ -101,9 +101,9 @@ fn detaching_leaves_the_container_and_attaching_comes_back() {
 #[test]
 fn an_exec_has_a_terminal_too() {
     let daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
+    daemon.docker(["run", "-d", "--name", "host", "busybox", "sleep", "1000"]).ok();
     for mut command in commands(&daemon) {
-        command.args(["exec", "-it", "c", "sh"]);
+        command.args(["exec", "-it", "host", "sh"]);
         let mut terminal = Terminal::open(command);
         terminal.shows("# ");
         terminal.type_in(b"stty size\r");

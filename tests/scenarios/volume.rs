@@ -21,8 +21,8 @@ fn an_anonymous_volume_goes_with_its_container_when_asked() {
     let daemon = TestDaemon::with_busybox();
     daemon.docker(["run", "--rm", "-v", "/data", "busybox", "true"]).ok();
     assert_eq!(daemon.docker(["volume", "ls", "-q"]).ok(), "");
-    daemon.docker(["run", "--name", "a", "-v", "/data", "busybox", "true"]).ok();
-    daemon.docker(["rm", "a"]).ok();
+    daemon.docker(["run", "--name", "one", "-v", "/data", "busybox", "true"]).ok();
+    daemon.docker(["rm", "one"]).ok();
     assert_eq!(daemon.docker(["volume", "ls", "-q"]).ok().len(), 64);
     daemon.docker(["volume", "prune", "-f"]).ok();
     assert_eq!(daemon.docker(["volume", "ls", "-q"]).ok(), "");
@@ -49,7 +49,7 @@ fn bind_mounts_have_their_options() {
 #[test]
 fn volumes_from_another_container() {
     let daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "--name", "a", "-v", "/data", "busybox", "sh", "-c", "echo shared > /data/f"]).ok();
-    assert_eq!(daemon.docker(["run", "--rm", "--volumes-from", "a", "busybox", "cat", "/data/f"]).ok(), "shared");
-    daemon.docker(["rm", "-v", "a"]).ok();
+    daemon.docker(["run", "--name", "one", "-v", "/data", "busybox", "sh", "-c", "echo shared > /data/f"]).ok();
+    assert_eq!(daemon.docker(["run", "--rm", "--volumes-from", "one", "busybox", "cat", "/data/f"]).ok(), "shared");
+    daemon.docker(["rm", "-v", "one"]).ok();
 }
