@@ -4,8 +4,9 @@
 //! removes these directories; the shim reads them.
 
 use std::{
-    collections::HashSet,
-    fs, io,
+    collections::{BTreeMap, HashSet},
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -21,11 +22,23 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// Takes those that a runtime names: controller to directory, the empty name for v2.
+    pub fn from_paths(paths: &BTreeMap<String, PathBuf>) -> Self {
+        let mut cgroup = Self::default();
+        for (controller, path) in paths {
+            match controller.as_str() {
+                "" => cgroup.v2 = Some(path.clone()),
+                name => cgroup.v1.push((name.to_owned(), path.clone())),
+            }
+        }
+        cgroup
+    }
+
     /// Finds those of `pid`.
     pub fn of(pid: u32) -> io::Result<Self> {
-        let lines = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-        let own = fs::read_to_string("/proc/self/cgroup")?;
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let lines = read(Path::new(&format!("/proc/{pid}/cgroup")))?;
+        let own = read(Path::new("/proc/self/cgroup"))?;
+        let mounts = read(Path::new("/proc/self/mountinfo"))?;
         Ok(Self::find(&lines, &own, &mounts))
     }
 
@@ -182,7 +195,7 @@ fn locate(controllers: &str, path: &str, mounts: &str) -> Option<PathBuf> {
 }
 
 fn collect(directory: &Path, pids: &mut Vec<u32>) {
-    let Ok(text) = fs::read_to_string(directory.join("cgroup.procs")) else { return };
+    let Ok(text) = read(&directory.join("cgroup.procs")) else { return };
     pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
@@ -191,14 +204,21 @@ fn collect(directory: &Path, pids: &mut Vec<u32>) {
     }
 }
 
+/// Reads a file whose size the kernel does not tell, in as few calls as its content needs.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = Vec::with_capacity(4096);
+    File::open(path)?.read_to_end(&mut text)?;
+    String::from_utf8(text).map_err(io::Error::other)
+}
+
 /// Reads a file with one number; "max" and what is missing count as 0.
 fn number(path: &Path) -> u64 {
-    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    read(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Reads the number that follows `name` in a file of pairs.
 fn field(path: &Path, name: &str) -> u64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = read(path).unwrap_or_default();
     let find = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
     text.lines().find_map(find).unwrap_or(0)
 }

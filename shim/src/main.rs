@@ -103,13 +103,17 @@ fn run(args: &Args) -> io::Result<()> {
 }
 
 fn serve(args: &Args) -> io::Result<()> {
+    cleat_sys::memory::give_back();
     let listener = cleat_sys::inherited::take(3)?;
     // Only kept open.
     let network = cleat_sys::inherited::take(4).ok();
     // It fails where the daemon has done so already.
     let _ = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_io_events_per_tick(64)
+        .build()?;
     let served = runtime.block_on(supervise(args, listener));
     drop(network);
     served

@@ -201,10 +201,8 @@ impl Output {
     async fn carry(&mut self, index: usize, buffer: &mut Vec<u8>) {
         let (source, input) = (self.inputs[index].0, Arc::clone(&self.inputs[index].1));
         for _ in 0..READS_IN_TURN {
-            if self.can_splice(source) {
-                if let Spliced::Some = self.splice(source, &input).await {
-                    continue;
-                }
+            if self.can_splice(source) && self.splice(source, &input).await {
+                continue;
             }
             match input.try_read(buffer) {
                 Ok(n) if n > 0 => {
@@ -266,20 +264,21 @@ impl Output {
             && client.backlog.is_none()
     }
 
-    async fn splice(&mut self, source: Source, input: &Descriptor) -> Spliced {
+    /// Passes one frame on without copying it; false if there is nothing that is worth it.
+    async fn splice(&mut self, source: Source, input: &Descriptor) -> bool {
         let waiting = match cleat_sys::pipe::readable_bytes(input) {
             Ok(n) if n >= SMALL => n.min(BUSY_PIPE as usize),
             // Small pieces are cheaper to copy; the plain read also tells the end from emptiness.
-            _ => return Spliced::Unable,
+            _ => return false,
         };
-        let Some(client) = self.clients.first_mut() else { return Spliced::Unable };
+        let Some(client) = self.clients.first_mut() else { return false };
         let framed = client.framed;
         let header = frame_header(source, waiting);
         let mut finish = self.finish.clone();
         if framed && !give(client, &header, &[], &self.place, &mut finish).await {
             let id = client.id;
             self.obey(Command::Remove(id));
-            return Spliced::Unable;
+            return false;
         }
         let mut left = if client.backlog.is_none() {
             splice_some(client, input, waiting, &mut finish).await
@@ -301,13 +300,8 @@ impl Output {
                 self.obey(Command::Remove(id));
             }
         }
-        Spliced::Some
+        true
     }
-}
-
-enum Spliced {
-    Some,
-    Unable,
 }
 
 /// Moves up to `left` bytes; returns how many are still to be moved because the client made no progress or cannot be spliced to.

@@ -1,9 +1,10 @@
 //! Runs the worker: the one seam between us and an OCI runtime (runtime-spec's command line, as runc has it).
 //!
-//! cleat-runc ("native") is spared what a foreign runtime needs: it mounts the root filesystem itself (`--rootfs-mounts`), and a
-//! read from its `exec.fifo` starts the container without another process.
+//! cleat-runc ("native") is spared what a foreign runtime needs: it mounts the root filesystem itself (`--rootfs-mounts`), a byte
+//! into its `exec.fifo` starts the container, and removing what it keeps deletes it, without another process.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs::{self, File},
     io::{self, Seek, Write},
@@ -17,7 +18,7 @@ use cleat_proto::containerd::types::Mount;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, reaper::Reaper, stdio::ChildEnds};
+use crate::{cgroup::Cgroup, error::Error, reaper::Reaper, stdio::ChildEnds};
 
 /// The name of our own runtime's binary.
 pub const NATIVE: &str = "cleat-runc";
@@ -139,18 +140,40 @@ impl Runtime {
         Ok(Born { pid, terminal })
     }
 
-    /// Lets the created container run.
-    pub async fn start(&self, reaper: &Reaper, id: &str) -> Result<(), Error> {
-        let directory = Path::new(&self.root).join(id);
-        if !self.native || self.root.is_empty() || has_poststart_hooks(&directory) {
-            return self.simple(reaper, "start", &[], id).await;
+    /// Returns what our own runtime keeps of a container it has created; a foreign one's business is its own.
+    pub fn kept(&self, id: &str) -> Option<Kept> {
+        if !self.native || self.root.is_empty() {
+            return None;
         }
-        release(&directory.join("exec.fifo")).map_err(Error::io("cannot start the container"))
+        let directory = Path::new(&self.root).join(id);
+        let text = fs::read(directory.join("state.json")).ok()?;
+        let state: KeptState = serde_json::from_slice(&text).ok()?;
+        Some(Kept { directory, state })
+    }
+
+    /// Lets the created container run.
+    pub async fn start(&self, reaper: &Reaper, id: &str, kept: Option<&Kept>) -> Result<(), Error> {
+        match kept {
+            Some(kept) if !kept.state.cleat.poststart_hooks => {
+                release(&kept.directory.join("exec.fifo"))
+                    .map_err(Error::io("cannot start the container"))
+            }
+            _ => self.simple(reaper, "start", &[], id).await,
+        }
     }
 
     /// Removes what the runtime has of the container, which must have ended.
-    pub async fn delete(&self, reaper: &Reaper, id: &str) -> Result<(), Error> {
-        self.simple(reaper, "delete", &["--force"], id).await
+    pub async fn delete(
+        &self,
+        reaper: &Reaper,
+        id: &str,
+        kept: Option<&Kept>,
+    ) -> Result<(), Error> {
+        match kept {
+            // The verb goes on where we could not: it waits, and kills what is left.
+            Some(kept) if !kept.state.cleat.poststop_hooks && kept.remove().is_ok() => Ok(()),
+            _ => self.simple(reaper, "delete", &["--force"], id).await,
+        }
     }
 
     /// Freezes every process of the container.
@@ -282,21 +305,47 @@ fn release(fifo: &Path) -> io::Result<()> {
     writer.write_all(b"d")
 }
 
-/// Such hooks are for the `start` verb to run.
-fn has_poststart_hooks(directory: &Path) -> bool {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct State {
-        cleat: Cleat,
+/// What cleat-runc keeps of a container (its `state.json`), as far as it spares us a call.
+pub struct Kept {
+    directory: PathBuf,
+    state: KeptState,
+}
+
+#[derive(Deserialize)]
+struct KeptState {
+    cgroup_paths: BTreeMap<String, PathBuf>,
+    cleat: Extra,
+}
+
+#[derive(Deserialize)]
+struct Extra {
+    namespaces: i32,
+    poststart_hooks: bool,
+    poststop_hooks: bool,
+}
+
+impl Kept {
+    /// Returns the container's own cgroup.
+    pub fn cgroup(&self) -> Cgroup {
+        Cgroup::from_paths(&self.state.cgroup_paths)
     }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Cleat {
-        poststart_hooks: bool,
+
+    /// Whether all processes end with the first one.
+    pub fn has_pid_namespace(&self) -> bool {
+        self.state.cleat.namespaces & libc::CLONE_NEWPID != 0
     }
-    let text = fs::read(directory.join("state.json")).unwrap_or_default();
-    // If it cannot be told, the verb does the right thing.
-    serde_json::from_slice::<State>(&text).map_or(true, |state| state.cleat.poststart_hooks)
+
+    /// Does what the verb `delete` does for a container that has ended and left nothing behind.
+    fn remove(&self) -> io::Result<()> {
+        let directories: BTreeSet<_> = self.state.cgroup_paths.values().collect();
+        for directory in directories {
+            match fs::remove_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::remove_dir_all(&self.directory)
+    }
 }
 
 /// Returns a file without a name, for what a runtime is to read or write. Nothing of it needs to be removed.
@@ -323,8 +372,8 @@ fn last_error(log: &mut File) -> Option<String> {
     }
     log.rewind().ok()?;
     let text = io::read_to_string(log).ok()?;
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    lines.filter(|line| line.level == "error").last().map(|line| line.msg)
+    let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    lines.rfind(|line| line.level == "error").map(|line| line.msg)
 }
 
 #[cfg(test)]

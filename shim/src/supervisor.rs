@@ -12,6 +12,7 @@ mod request;
 use std::{
     collections::HashMap,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -27,7 +28,7 @@ use crate::{
     events::Publisher,
     process::{Process, Reply},
     reaper::{Exit, Reaper},
-    runtime::Runtime,
+    runtime::{Kept, Runtime},
     state::State,
     stdio::OurEnds,
 };
@@ -238,12 +239,20 @@ impl Supervisor {
         });
     }
 
-    fn runtime(&mut self) -> Result<(Runtime, Reaper, String), Error> {
+    fn worker(&mut self) -> Result<Worker, Error> {
         let reaper = self.reaper.clone();
         let id = self.identity.id.clone();
         let container = self.container()?;
-        Ok((container.runtime.clone(), reaper, id))
+        Ok(Worker { runtime: container.runtime.clone(), reaper, id, kept: container.kept.clone() })
     }
+}
+
+/// What a call of the runtime needs, by value: it is made beside the loop.
+struct Worker {
+    runtime: Runtime,
+    reaper: Reaper,
+    id: String,
+    kept: Option<Arc<Kept>>,
 }
 
 /// Returns the exit of what never ran.

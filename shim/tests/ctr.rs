@@ -1,6 +1,6 @@
 //! A stock containerd drives the shim, over ttrpc: Debian's `containerd` and `ctr`, with directories and a mount namespace of
 //! their own.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

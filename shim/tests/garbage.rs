@@ -1,5 +1,5 @@
 //! What strangers may say on the socket.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

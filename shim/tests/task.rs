@@ -1,5 +1,5 @@
 //! The life of a task, as our daemon drives it.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -350,8 +350,9 @@ async fn when_the_shim_is_killed_the_container_dies_with_it() {
     if !common::runtime().native {
         return; // a foreign runtime leaves that to whoever started the shim
     }
-    let mut shim = Shim::create(shell("while :; do sleep 1; done")).await;
+    let mut shim = Shim::create(shell("echo ready; while :; do sleep 1; done")).await;
     let pid = shim.start_task("").await.unwrap();
+    until("it runs", async || !shim.log().is_empty()).await;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim.pid), nix::sys::signal::Signal::SIGKILL)
         .unwrap();
     let gone = async || {

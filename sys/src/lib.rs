@@ -9,6 +9,7 @@ pub mod fdpass;
 pub mod inherited;
 pub mod keyring;
 pub mod link;
+pub mod memory;
 pub mod mountapi;
 pub mod netlink;
 pub mod netns;

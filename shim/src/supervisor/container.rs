@@ -25,7 +25,7 @@ use crate::{
     reaper::Reaper,
     restart_policy::RestartPolicy,
     rootfs,
-    runtime::{Birth, NATIVE, Runtime},
+    runtime::{Birth, Kept, NATIVE, Runtime},
     stdio::{self, OurEnds, Uris},
 };
 
@@ -45,6 +45,8 @@ pub struct Container {
     pub suppressed: bool,
     pub journal: Option<Journal>,
     pub cgroup: Arc<Cgroup>,
+    /// What our own runtime keeps of it.
+    pub kept: Option<Arc<Kept>>,
     pub oom_killed: bool,
     /// Of this run.
     pub oom_watch: Option<tokio::task::AbortHandle>,
@@ -137,6 +139,8 @@ pub struct Launch {
     pub rootfs: Vec<Mount>,
     pub uris: Uris,
     pub log: Option<shim_v1::Log>,
+    /// Of the run before.
+    pub kept: Option<Arc<Kept>>,
 }
 
 /// A run that was brought into being.
@@ -146,6 +150,7 @@ pub struct Launched {
     pub log: Option<JsonFile>,
     pub sinks: Vec<Sink>,
     pub cgroup: Cgroup,
+    pub kept: Option<Kept>,
 }
 
 impl Launch {
@@ -174,16 +179,18 @@ impl Launch {
             }
             None => ends,
         };
-        // Without it there is no accounting, which is no reason not to run.
-        let cgroup = Cgroup::of(born.pid).unwrap_or_default();
-        Ok(Launched { pid: born.pid, ends, log, sinks, cgroup })
+        let kept = self.runtime.kept(&self.identity.id);
+        // Without one there is no accounting, which is no reason not to run.
+        let cgroup =
+            kept.as_ref().map_or_else(|| Cgroup::of(born.pid).unwrap_or_default(), Kept::cgroup);
+        Ok(Launched { pid: born.pid, ends, log, sinks, cgroup, kept })
     }
 
     /// Does the policy's restart: away with the last run, create, start.
     pub async fn again(&self) -> Result<Launched, Error> {
-        self.runtime.delete(&self.reaper, &self.identity.id).await?;
+        self.runtime.delete(&self.reaper, &self.identity.id, self.kept.as_deref()).await?;
         let launched = self.create().await?;
-        self.runtime.start(&self.reaper, &self.identity.id).await?;
+        self.runtime.start(&self.reaper, &self.identity.id, launched.kept.as_ref()).await?;
         Ok(launched)
     }
 

@@ -15,7 +15,7 @@ use cleat_proto::{
 };
 use tokio::time::Instant;
 
-use super::{Event, LAST_WORDS, Supervisor, answer, container::Directory, never_ran};
+use super::{Event, LAST_WORDS, Supervisor, Worker, answer, container::Directory, never_ran};
 use crate::{
     descriptor::Descriptor,
     error::Error,
@@ -83,7 +83,7 @@ impl Supervisor {
     }
 
     fn begin_exec(&mut self, exec_id: &str) -> Result<ExecLaunch, Error> {
-        let (runtime, reaper, id) = self.runtime()?;
+        let Worker { runtime, reaper, id, .. } = self.worker()?;
         let directory = self.container()?.directory.clone();
         let process = self.process(exec_id)?;
         if process.state != State::Added {
@@ -231,5 +231,8 @@ fn told(error: &Error) -> Vec<(Source, Arc<Descriptor>)> {
         writer.write_all(b"\r\n")?;
         Descriptor::new(reader.into())
     };
-    output().map(|output: Descriptor| (Source::Stdout, Arc::new(output))).into_iter().collect::<Vec<_>>()
+    output()
+        .map(|output: Descriptor| (Source::Stdout, Arc::new(output)))
+        .into_iter()
+        .collect::<Vec<_>>()
 }

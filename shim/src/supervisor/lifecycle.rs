@@ -21,7 +21,7 @@ use nix::{
 use tokio::time::Instant;
 
 use super::{
-    Event, LAST_WORDS, Supervisor, answer,
+    Event, LAST_WORDS, Supervisor, Worker, answer,
     container::{Container, Directory, Launch, Launched, Stop, Wishes},
     is_over, never_ran,
 };
@@ -98,6 +98,7 @@ impl Supervisor {
             suppressed: false,
             journal,
             cgroup: Arc::default(),
+            kept: None,
             oom_killed: false,
             oom_watch: None,
             started_at: None,
@@ -125,6 +126,7 @@ impl Supervisor {
             rootfs: container.rootfs.clone(),
             uris: container.process.uris.clone(),
             log: container.log.clone(),
+            kept: container.kept.clone(),
         })
     }
 
@@ -154,6 +156,7 @@ impl Supervisor {
         let container = self.container.as_mut()?;
         container.started_at = None;
         container.cgroup = Arc::new(launched.cgroup);
+        container.kept = launched.kept.map(Arc::new);
         container.oom_killed = false;
         container.process.state = State::Created { pid: launched.pid };
         container.process.connect(launched.ends, launched.log, launched.sinks, &later);
@@ -170,10 +173,10 @@ impl Supervisor {
             Ok(state) => Err(state.refuse("start")),
             Err(error) => Err(error),
         };
-        match pid.and_then(|()| self.runtime()) {
+        match pid.and_then(|()| self.worker()) {
             Err(error) => answer(reply, Err(error)),
-            Ok((runtime, reaper, id)) => self.beside(async move {
-                let result = runtime.start(&reaper, &id).await;
+            Ok(Worker { runtime, reaper, id, kept }) => self.beside(async move {
+                let result = runtime.start(&reaper, &id, kept.as_deref()).await;
                 Event::Started { result, reply }
             }),
         }
@@ -240,7 +243,7 @@ impl Supervisor {
     }
 
     fn freeze_beside(&mut self, pause: bool, reply: Option<Reply<()>>) {
-        let Ok((runtime, reaper, id)) = self.runtime() else { return };
+        let Ok(Worker { runtime, reaper, id, .. }) = self.worker() else { return };
         self.beside(async move {
             let result = if pause {
                 runtime.pause(&reaper, &id).await
@@ -296,8 +299,10 @@ impl Supervisor {
         if let Some(watch) = container.oom_watch.take() {
             watch.abort();
         }
-        // Without a pid namespace of its own the rest lives on: the container is over with its first process, though.
-        send_all(&container.cgroup, Signal::SIGKILL as u32);
+        // Without a PID namespace of its own the rest lives on: the container is over with its first process, though.
+        if !container.kept.as_ref().is_some_and(|kept| kept.has_pid_namespace()) {
+            send_all(&container.cgroup, Signal::SIGKILL as u32);
+        }
         container.oom_killed |= container.cgroup.oom_kills() > 0;
         container.process.ends(exit, Instant::now() + LAST_WORDS);
     }
@@ -505,8 +510,10 @@ impl Supervisor {
     }
 
     fn delete_beside(&mut self) {
-        let Ok((runtime, reaper, id)) = self.runtime() else { return };
-        self.beside(async move { Event::Deleted { result: runtime.delete(&reaper, &id).await } });
+        let Ok(Worker { runtime, reaper, id, kept }) = self.worker() else { return };
+        self.beside(async move {
+            Event::Deleted { result: runtime.delete(&reaper, &id, kept.as_deref()).await }
+        });
     }
 
     pub(super) fn on_deleted(&mut self, result: Result<(), Error>) {

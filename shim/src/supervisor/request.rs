@@ -15,7 +15,7 @@ use cleat_proto::{
 };
 use prost_types::Any;
 
-use super::{Supervisor, answer, is_over};
+use super::{Supervisor, Worker, answer, is_over};
 use crate::{
     descriptor::Descriptor, error::Error, events::timestamp, journal::Watcher, process::Reply,
     reaper::Exit, state::State,
@@ -148,9 +148,9 @@ impl Supervisor {
                 Err(Error::Invalid(format!("unknown type {:?} of resources", resources.type_url))),
             );
         }
-        match self.runtime() {
+        match self.worker() {
             Err(error) => answer(reply, Err(error)),
-            Ok((runtime, reaper, id)) => {
+            Ok(Worker { runtime, reaper, id, .. }) => {
                 tokio::spawn(async move {
                     answer(reply, runtime.update(&reaper, &id, &resources.value).await)
                 });

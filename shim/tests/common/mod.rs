@@ -1,5 +1,10 @@
 //! A shim of our own, with a busybox bundle and a real runtime, spoken to as the daemon does.
-#![allow(dead_code, missing_docs, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "tests alone, and each test binary uses its part"
+)]
 
 use std::{
     fs,
