@@ -173,5 +173,6 @@ fn lines_are_logged_fast() {
     }
     let rate = (500 * data.len()) as f64 / 1e6 / began.elapsed().as_secs_f64();
     println!("{rate:.0} MB/s");
-    assert!(rate > 20.0, "{rate:.0} MB/s");
+    // An unoptimised build reaches a thirtieth of the release build's rate, and a byte-by-byte one not a tenth of that.
+    assert!(rate > 4.0, "{rate:.0} MB/s");
 }
