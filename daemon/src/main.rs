@@ -25,6 +25,11 @@ use config::Flags;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
+    #[cfg(debug_assertions)]
+    if flags.list_fault_points {
+        engine::fault::POINTS.iter().for_each(|point| println!("{point}"));
+        return ExitCode::SUCCESS;
+    }
     let config = match config::load(&flags) {
         Ok(config) => config,
         Err(error) => return fail(&error),

@@ -28,6 +28,10 @@ pub struct Flags {
     /// Check the configuration and exit
     #[arg(long)]
     pub validate: bool,
+    /// Print where a test can have the daemon killed, and exit
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true)]
+    pub list_fault_points: bool,
     /// What must survive a reboot
     #[arg(long, alias = "data-root", value_name = "DIR")]
     root: Option<String>,

@@ -1,6 +1,7 @@
 //! What a shim tells, while it happens; and the end of a run: commit, answer whoever waits, then take away what is left.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use cleat_proto::{
 
 use super::{Engine, Entry, fault};
 use crate::{
-    container::{Phase, Run, State, history::Consequence},
+    container::{Phase, Record, Run, State, history::Consequence},
     event::now_nanos,
     task::{Client, TaskDir, Watch, cgroup},
 };
@@ -39,7 +40,11 @@ impl Engine {
         let mut watch = match Watch::open(task, after).await {
             Ok(watch) => watch,
             Err(error) if error.is_dead() => {
-                self.shim_is_dead(entry, task).await;
+                if self.shim_is_dead(entry, task).await
+                    && !self.0.shutting_down.load(Ordering::Acquire)
+                {
+                    self.start_again_if_wanted(entry).await;
+                }
                 return true;
             }
             Err(error) => {
@@ -139,7 +144,7 @@ impl Engine {
                     fault::point("exit.after-delete");
                     client.shutdown().await;
                 }
-                Err(_) => self.destroy_cgroup(&record).await,
+                Err(error) => self.sweep_processes(&record, !error.is_dead()).await,
             }
         };
         let network = async {
@@ -165,23 +170,60 @@ impl Engine {
         fault::point("exit.after-directory");
     }
 
-    async fn destroy_cgroup(&self, record: &crate::container::Record) {
-        let path = self.cgroup_path(record);
-        let destroyed = tokio::task::spawn_blocking(move || cgroup::destroy(&path)).await;
-        if let Ok(Err(error)) = destroyed {
-            tracing::error!(container = %record.id, %error, "cannot remove a cgroup");
+    /// Takes away what a shim leaves that died: the shim itself if it only hangs (looking for it costs a walk through /proc), the
+    /// container's processes, its cgroup, and what the runtime keeps of it.
+    pub(super) async fn sweep_processes(&self, record: &Arc<Record>, hangs: bool) {
+        let (engine, swept) = (self.clone(), Arc::clone(record));
+        let done = tokio::task::spawn_blocking(move || {
+            if hangs {
+                engine.0.shims.kill(&swept.id);
+            }
+            cgroup::destroy(&engine.cgroup_path(&swept))?;
+            engine.forget_in_runtime(&swept)
+        });
+        if let Ok(Err(error)) = done.await {
+            tracing::error!(container = %record.id, %error, "cannot take a dead task away");
         }
     }
 
+    /// Has the runtime forget a container, which it does not mind not knowing. Blocks.
+    fn forget_in_runtime(&self, record: &Record) -> std::io::Result<()> {
+        let own = record.host_config.runtime.as_str();
+        let name = if own.is_empty() { self.config().default_runtime.as_str() } else { own };
+        let root = self.runtime_root(name);
+        let Some(runtime) = self.config().runtimes.get(name) else { return Ok(()) };
+        if !root.join(record.id.as_str()).exists() {
+            return Ok(());
+        }
+        let deleted = std::process::Command::new(&runtime.path)
+            .args(&runtime.args)
+            .arg("--root")
+            .arg(&root)
+            .args(["delete", "--force", record.id.as_str()])
+            .stdin(std::process::Stdio::null())
+            .output()?;
+        match deleted.status.success() {
+            true => Ok(()),
+            false => Err(std::io::Error::other(
+                String::from_utf8_lossy(&deleted.stderr).trim_end().to_owned(),
+            )),
+        }
+    }
+
+    /// Where a runtime keeps what it knows: `--root`.
+    pub(super) fn runtime_root(&self, name: &str) -> PathBuf {
+        self.config().state.join("runtime").join(name)
+    }
+
     /// Nobody listens on the socket any more: what the shim has written is the truth, and if it wrote no end, the
-    /// container's processes are killed now.
-    pub(super) async fn shim_is_dead(&self, entry: &Arc<Entry>, task: &TaskDir) {
+    /// container's processes are killed now. Returns whether it was so.
+    pub(super) async fn shim_is_dead(&self, entry: &Arc<Entry>, task: &TaskDir) -> bool {
         let record = Arc::clone(&entry.view().record);
-        self.destroy_cgroup(&record).await;
+        self.sweep_processes(&record, false).await;
         let after = entry.view().run.journal_seq;
         for told in task.journal(after) {
             if self.take(entry, &told).await {
-                return;
+                return false;
             }
         }
         let seq = entry.view().run.journal_seq + 1;
@@ -201,9 +243,7 @@ impl Engine {
         };
         let killed = task.exit().is_none();
         self.ended(entry, &Told { seq, at_nanos, what }).await;
-        if killed && !self.0.shutting_down.load(Ordering::Acquire) {
-            self.start_again_if_wanted(entry).await;
-        }
+        killed
     }
 
     /// Does what a restart policy wants where no shim can: after the shim's death, and when the daemon starts.

@@ -30,7 +30,7 @@ use crate::{
     event::now_nanos,
     network::{self, Attach, Sandbox},
     spec,
-    task::{Client, TaskDir, cgroup, client},
+    task::{Client, TaskDir, client},
 };
 
 /// How much of `/etc/passwd` or `/etc/group` is read.
@@ -386,7 +386,7 @@ impl Engine {
             runtime: Some(shim_v1::Runtime {
                 binary: runtime.path.display().to_string(),
                 args: runtime.args.clone(),
-                root: self.config().state.join("runtime").join(name).display().to_string(),
+                root: self.runtime_root(name).display().to_string(),
                 native: runtime.native,
             }),
             log: Some(log_orders(&record.host_config, &record.config, path)?),
@@ -465,21 +465,17 @@ impl Engine {
 
     /// Takes away whatever of a task is on the host, in whichever state it is. Never fails: what cannot be done is in the
     /// log, and the next start of the daemon tries again.
-    pub(super) async fn abandon(&self, record: &Record, task: &TaskDir) {
-        if let Ok(mut client) = Client::connect(task).await {
-            let _ = client.kill(signal::KILL).await;
-            let _ = client.delete("").await;
-            client.shutdown().await;
-        }
-        let (engine, id) = (self.clone(), record.id.clone());
-        let cgroup = self.cgroup_path(record);
-        let swept = tokio::task::spawn_blocking(move || {
-            engine.0.shims.kill(&id);
-            cgroup::destroy(&cgroup)
-        });
-        if let Ok(Err(error)) = swept.await {
-            tracing::error!(container = %record.id, %error, "cannot remove a cgroup");
-        }
+    pub(super) async fn abandon(&self, record: &Arc<Record>, task: &TaskDir) {
+        let hangs = match Client::connect(task).await {
+            Ok(mut client) => {
+                let _ = client.kill(signal::KILL).await;
+                let _ = client.delete("").await;
+                client.shutdown().await;
+                task.connect().await.is_ok()
+            }
+            Err(error) => !error.is_dead(),
+        };
+        self.sweep_processes(record, hangs).await;
         if !record.host_config.network_mode.starts_with("container:")
             && let Err(error) = self.0.networks.undo_attach(&record.id).await
         {
