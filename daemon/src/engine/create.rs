@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use cleat_proto::{docker::container::EndpointSettings, id::ContainerId, kind::Kind};
 
 use super::{
-    CONTAINERS, CreateRequest, Created, Engine, Entry, Error, Result, defaults, fault, paths,
-    validate,
+    CONTAINERS, CREATING, CreateRequest, Created, Engine, Entry, Error, Result, defaults, fault,
+    paths, validate,
 };
 use crate::{
     container::{Container, Phase, Record, Run, State, mount_point, names::ContainerRef},
@@ -161,12 +161,16 @@ impl Engine {
         let plan = self.plan_mounts(&record)?;
         record.mounts = plan.mounts;
         fault::point("create.before-volumes");
-        self.acquire_volumes(&id, plan.volumes).await?;
+        let noted = !plan.volumes.is_empty();
+        let new_volumes = self.acquire(&id, plan.volumes).await?;
         fault::point("create.before-commit");
         let record = Arc::new(record);
         let stored = Arc::clone(&record);
         let committed = self.0.database.write(move |tx| {
             tx.put(CONTAINERS, stored.id.as_str(), &stored)?;
+            if noted {
+                tx.delete(CREATING, stored.id.as_str());
+            }
             Ok::<_, metadata::Error>(())
         });
         committed.await?;
@@ -194,6 +198,34 @@ impl Engine {
         self.publish(&entry.view(), "create", Default::default());
         self.index().add(entry);
         Ok(())
+    }
+
+    /// Makes the volumes that are not there, after a note that they are for a container to come; returns the new ones.
+    async fn acquire(
+        &self,
+        id: &ContainerId,
+        wanted: Vec<crate::volume::New>,
+    ) -> Result<Vec<crate::volume::Volume>> {
+        let missing = |volume: &&crate::volume::New| self.0.volumes.get(&volume.name).is_err();
+        let new: Vec<String> = wanted.iter().filter(missing).map(|v| v.name.clone()).collect();
+        if !new.is_empty() {
+            let key = id.clone();
+            let noted = self.0.database.write(move |tx| tx.put(CREATING, key.as_str(), &new));
+            noted.await.map_err(|error: metadata::Error| error)?;
+        }
+        match self.0.volumes.acquire(id, wanted).await {
+            Ok(new) => Ok(new),
+            Err(error) => {
+                // Nothing was made; a volume that gets such a name later is not ours to remove.
+                let key = id.clone();
+                let done = self.0.database.write(move |tx| {
+                    tx.delete(CREATING, key.as_str());
+                    Ok::<_, metadata::Error>(())
+                });
+                done.await?;
+                Err(error.into())
+            }
+        }
     }
 
     fn plan_mounts(&self, record: &Record) -> Result<mount_point::Plan> {

@@ -76,6 +76,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The containers' records.
 const CONTAINERS: Table<Record> = Table::new("containers");
 
+/// Volumes that are made for a container whose record is not there yet, by the container's id: an intent, which the commit
+/// of the record ends.
+const CREATING: Table<Vec<String>> = Table::new("creating");
+
 /// The engine. Clones share it.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);

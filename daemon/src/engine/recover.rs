@@ -19,7 +19,7 @@ use std::{
 use cleat_proto::{id::ContainerId, journal::Entry as Told, journal::What};
 use futures_util::future::join_all;
 
-use super::{CONTAINERS, Engine, Entry, Error, Result, paths};
+use super::{CONTAINERS, CREATING, Engine, Entry, Error, Result, paths};
 use crate::{
     container::{Container, Phase, Record, State, mount_point::Source},
     event::now_nanos,
@@ -47,6 +47,7 @@ impl Engine {
         join_all(lost.into_iter().map(|id| self.sweep_task(id))).await;
         let entries = self.entries();
         join_all(entries.iter().map(|entry| self.settle(entry, tasks.contains(&entry.id)))).await;
+        self.sweep_volumes().await?;
         self.sweep().await;
         for entry in self.entries() {
             let engine = self.clone();
@@ -187,6 +188,24 @@ impl Engine {
         let seq = view.run.journal_seq + 1;
         let what = What::Exited { status: REBOOTED, oom_killed: false, error: None };
         self.take(entry, &Told { seq, at_nanos: now_nanos(), what }).await;
+    }
+
+    /// Removes the volumes of containers that were never made.
+    async fn sweep_volumes(&self) -> Result<()> {
+        for (id, names) in self.0.database.list(CREATING)? {
+            let made = id.parse().is_ok_and(|id: ContainerId| self.entry(&(&id).into()).is_ok());
+            for name in names.unwrap_or_default().iter().filter(|_| !made) {
+                if let Err(error) = self.0.volumes.remove(name, true).await {
+                    tracing::warn!(volume = name, %error, "a volume of nobody's stays");
+                }
+            }
+            let done = self.0.database.write(move |tx| {
+                tx.delete(CREATING, &id);
+                Ok::<_, crate::metadata::Error>(())
+            });
+            done.await?;
+        }
+        Ok(())
     }
 
     /// Removes what has no record.
