@@ -136,7 +136,12 @@ pub fn target(path: &str) -> Result<Place, String> {
                 };
             }
             Ok(found) => {
-                return Ok(Place { path, exists: true, is_dir: found.is_dir(), ..Place::default() });
+                return Ok(Place {
+                    path,
+                    exists: true,
+                    is_dir: found.is_dir(),
+                    ..Place::default()
+                });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (parent, _) = split(&path);

@@ -26,9 +26,14 @@ pub fn bytes(bytes: &[u8]) {
 }
 
 fn write(stream: &mut impl Write, bytes: &[u8]) {
-    if let Err(error) = stream.write_all(bytes).and_then(|()| stream.flush())
-        && error.kind() == io::ErrorKind::BrokenPipe
-    {
+    if let Err(error) = stream.write_all(bytes).and_then(|()| stream.flush()) {
+        exit_if_broken(&error);
+    }
+}
+
+/// Ends the program if the reader of its output is gone.
+pub fn exit_if_broken(error: &io::Error) {
+    if error.kind() == io::ErrorKind::BrokenPipe {
         crate::terminal::restore();
         std::process::exit(BROKEN_PIPE);
     }

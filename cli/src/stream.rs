@@ -15,6 +15,9 @@ use crate::terminal;
 /// How much is copied at once.
 const BUFFER: usize = 256 * 1024;
 
+/// How much of short frames is gathered for one write.
+const GATHERED: usize = 64 * 1024;
+
 /// What to connect.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -136,7 +139,8 @@ fn copy_raw(reader: &mut impl Read) -> Ended {
         match reader.read(&mut buffer) {
             Ok(0) | Err(_) => return Ended::Closed,
             Ok(count) => {
-                if stdout.write_all(&buffer[..count]).is_err() {
+                if let Err(error) = stdout.write_all(&buffer[..count]) {
+                    crate::print::exit_if_broken(&error);
                     return Ended::Closed;
                 }
             }
@@ -171,6 +175,9 @@ pub struct Demultiplexer {
     have: usize,
     left: usize,
     failure: Vec<u8>,
+    /// Short payloads in a row of one stream, written at once: a log is a frame per line.
+    gathered: Vec<u8>,
+    gathered_for: u8,
 }
 
 impl Demultiplexer {
@@ -183,6 +190,8 @@ impl Demultiplexer {
             have: 0,
             left: 0,
             failure: Vec::new(),
+            gathered: Vec::with_capacity(GATHERED),
+            gathered_for: 1,
         }
     }
 
@@ -190,7 +199,13 @@ impl Demultiplexer {
     ///
     /// # Errors
     /// A frame of a stream that does not exist, or the daemon's own error.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let outcome = self.split(bytes);
+        self.flush()?;
+        outcome
+    }
+
+    fn split(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         while !bytes.is_empty() {
             if self.left == 0 {
                 let take = bytes.len().min(8 - self.have);
@@ -224,17 +239,41 @@ impl Demultiplexer {
     }
 
     fn payload(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let target = match self.header[0] {
-            0 | 1 => &mut self.stdout,
-            2 => &mut self.stderr,
+        let stream = match self.header[0] {
+            0 | 1 => 1,
+            2 => 2,
             3 => {
                 self.failure.extend_from_slice(bytes);
                 return Ok(());
             }
             other => return Err(format!("unrecognized input header: {other}")),
         };
+        if stream != self.gathered_for || self.gathered.len() + bytes.len() > GATHERED {
+            self.flush()?;
+        }
+        self.gathered_for = stream;
+        if bytes.len() > GATHERED {
+            return self.write(stream, bytes);
+        }
+        self.gathered.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), String> {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let outcome = self.write(self.gathered_for, &gathered);
+        gathered.clear();
+        self.gathered = gathered;
+        outcome
+    }
+
+    fn write(&mut self, stream: u8, bytes: &[u8]) -> Result<(), String> {
+        let target = if stream == 1 { &mut self.stdout } else { &mut self.stderr };
         match target {
-            Some(file) => file.write_all(bytes).map_err(|error| crate::go::os_error(&error)),
+            Some(file) => file.write_all(bytes).map_err(|error| {
+                crate::print::exit_if_broken(&error);
+                crate::go::os_error(&error)
+            }),
             None => Ok(()),
         }
     }

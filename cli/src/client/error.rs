@@ -7,15 +7,12 @@ pub enum Error {
     #[error("Cannot connect to the Docker daemon at {0}. Is the docker daemon running?")]
     Unreachable(String),
     /// The socket is not for us.
-    #[error(
-        "permission denied while trying to connect to the Docker daemon socket at {host}: dial unix {path}: connect: \
-         permission denied"
-    )]
+    #[error("permission denied while trying to connect to the Docker daemon socket at {host}: {reason}")]
     PermissionDenied {
         /// The daemon's address.
         host: String,
-        /// The socket's path.
-        path: String,
+        /// The request and what the system said.
+        reason: String,
     },
     /// The connection failed otherwise, or broke.
     #[error("error during connect: {0}")]

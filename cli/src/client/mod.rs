@@ -1,4 +1,4 @@
-//! The Engine API over a socket: one connection per request, versions negotiated before the first.
+//! The Engine API over a socket: idle connections are used again, the version is agreed on before the first request.
 //!
 //! Stateless beyond the agreed version. Streams that are taken over (attach, exec) become plain sockets, see [`hijack`].
 
@@ -43,6 +43,7 @@ pub struct Client {
     version: RefCell<String>,
     negotiated: Cell<bool>,
     ping: RefCell<Option<Ping>>,
+    idle: RefCell<Vec<Sender>>,
 }
 
 /// A request's method and path, without the version.
@@ -53,7 +54,7 @@ impl Client {
     pub fn new(host: String, headers: Vec<(String, String)>, pinned: Option<String>) -> Self {
         let negotiated = Cell::new(pinned.is_some());
         let version = RefCell::new(pinned.unwrap_or_else(|| NEWEST.into()));
-        Self { host, headers, version, negotiated, ping: RefCell::new(None) }
+        Self { host, headers, version, negotiated, ping: RefCell::new(None), idle: RefCell::default() }
     }
 
     /// The daemon's address, complete.
@@ -197,6 +198,7 @@ impl Client {
         body: Body,
         versioned: bool,
     ) -> Result<hyper::Response<Incoming>, Error> {
+        let hijacks = headers.iter().any(|(name, _)| *name == "upgrade");
         let mut uri =
             if versioned { format!("/v{}{path}", self.version.borrow()) } else { path.to_owned() };
         uri.push_str(&query.render());
@@ -217,11 +219,50 @@ impl Client {
         }
         let request =
             request.body(body.into_stream()).map_err(|error| Error::Request(error.to_string()))?;
-        let mut sender = self.connect().await?;
-        sender.send_request(request).await.map_err(|error| Error::Transport(error.to_string()))
+        let name = RequestName::of(&request, &self.host);
+        self.exchange(request, hijacks).await.map_err(|error| name.add_to(error))
     }
 
-    async fn connect(&self) -> Result<http1::SendRequest<body::Stream>, Error> {
+    /// Sends over a connection that is idle, or a new one.
+    async fn exchange(
+        &self,
+        mut request: hyper::Request<body::Stream>,
+        hijacks: bool,
+    ) -> Result<hyper::Response<Incoming>, Error> {
+        // The connection of the last answer becomes ready when its task has run.
+        tokio::task::yield_now().await;
+        while let Some(mut sender) = (!hijacks).then(|| self.take_idle()).flatten() {
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    self.idle.borrow_mut().push(sender);
+                    return Ok(response);
+                }
+                // The daemon had closed it; the request has not left.
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(Error::Transport(error.into_error().to_string())),
+                },
+            }
+        }
+        let mut sender = self.connect().await?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| Error::Transport(error.to_string()))?;
+        if !hijacks {
+            self.idle.borrow_mut().push(sender);
+        }
+        Ok(response)
+    }
+
+    fn take_idle(&self) -> Option<Sender> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|sender| !sender.is_closed());
+        let ready = idle.iter().position(Sender::is_ready)?;
+        Some(idle.swap_remove(ready))
+    }
+
+    async fn connect(&self) -> Result<Sender, Error> {
         if let Some(path) = self.host.strip_prefix("unix://") {
             let stream =
                 UnixStream::connect(path).await.map_err(|error| self.unreachable(&error))?;
@@ -246,7 +287,10 @@ impl Client {
         match error.kind() {
             K::PermissionDenied => Error::PermissionDenied {
                 host: self.host.clone(),
-                path: self.host.trim_start_matches("unix://").to_owned(),
+                reason: format!(
+                    "dial unix {}: connect: permission denied",
+                    self.host.trim_start_matches("unix://")
+                ),
             },
             K::ConnectionRefused | K::TimedOut => Error::Unreachable(self.host.clone()),
             _ if socket => Error::Unreachable(self.host.clone()),
@@ -273,7 +317,36 @@ impl Client {
     }
 }
 
-async fn handshake<I>(io: TokioIo<I>) -> Result<http1::SendRequest<body::Stream>, Error>
+/// A connection to send requests on.
+type Sender = http1::SendRequest<body::Stream>;
+
+/// A request as Go's errors name it: `Get "http://HOST/PATH"`.
+struct RequestName(String);
+
+impl RequestName {
+    fn of(request: &hyper::Request<body::Stream>, host: &str) -> Self {
+        let (first, rest) = request.method().as_str().split_at(1);
+        let authority = match host.strip_prefix("unix://") {
+            Some(path) => escape(path, false),
+            None => host.trim_start_matches("tcp://").to_owned(),
+        };
+        let method = format!("{first}{}", rest.to_lowercase());
+        Self(format!("{method} \"http://{authority}{}\"", request.uri()))
+    }
+
+    /// Says which request a failure of the connection belongs to.
+    fn add_to(self, error: Error) -> Error {
+        match error {
+            Error::Transport(reason) => Error::Transport(format!("{}: {reason}", self.0)),
+            Error::PermissionDenied { host, reason } => {
+                Error::PermissionDenied { host, reason: format!("{}: {reason}", self.0) }
+            }
+            other => other,
+        }
+    }
+}
+
+async fn handshake<I>(io: TokioIo<I>) -> Result<Sender, Error>
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {

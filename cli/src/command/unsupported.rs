@@ -1,34 +1,93 @@
-//! Commands that exist in docker and not here yet: they say so.
+//! Commands that exist in docker and not here yet: they know their flags, check their arguments, and say so.
 
 use super::handler;
 use crate::cli::{Arity, Call, Command};
 use crate::error::{Error, Outcome};
+use crate::flags::{Flag, Kind, flag, short};
 
-const fn command(usage: &'static str, about: &'static str, arity: Arity) -> Command {
-    Command {
-        usage,
-        about,
-        names: "",
-        arity,
-        options_first: true,
-        flags: &[],
-        run: handler!(refuse),
-    }
-}
+pub static BUILD: Command = Command {
+    usage: "[OPTIONS] PATH | URL | -",
+    about: "Build an image (not supported yet)",
+    names: "image build, build, builder build",
+    arity: Arity::Exactly(1),
+    options_first: false,
+    flags: &[BUILD_FLAGS],
+    run: handler!(refuse),
+};
 
-pub static BUILD: Command =
-    command("[OPTIONS] PATH | URL | -", "Build an image (not supported yet)", Arity::Any);
-pub static LOGIN: Command =
-    command("[OPTIONS] [SERVER]", "Log in to a registry (not supported yet)", Arity::AtMost(1));
-pub static LOGOUT: Command =
-    command("[SERVER]", "Log out from a registry (not supported yet)", Arity::AtMost(1));
-pub static SEARCH: Command =
-    command("[OPTIONS] TERM", "Search a registry (not supported yet)", Arity::Exactly(1));
+static BUILD_FLAGS: &[Flag] = &[
+    flag("add-host", Kind::ExtraHost, "Entry for the hosts file (host:ip)"),
+    flag("build-arg", Kind::Env, "Variable of the build"),
+    flag("cache-from", Kind::Strings, "Image to take as cache"),
+    flag("cgroup-parent", Kind::Text, "Cgroup to put containers under"),
+    flag("compress", Kind::Bool, "Compress the context"),
+    flag("cpu-period", Kind::Int, "Period of the CPU quota in microseconds"),
+    flag("cpu-quota", Kind::Int, "CPU time per period in microseconds"),
+    short('c', "cpu-shares", Kind::Int, "Relative weight of CPU time"),
+    flag("cpuset-cpus", Kind::Text, "CPUs to run on (0-3, 0,1)"),
+    flag("cpuset-mems", Kind::Text, "Memory nodes to use (0-3, 0,1)"),
+    flag("disable-content-trust", Kind::Bool, "Do not verify images").default("true"),
+    short('f', "file", Kind::Text, "The Dockerfile"),
+    flag("force-rm", Kind::Bool, "Always remove intermediate containers"),
+    flag("iidfile", Kind::Text, "File to write the image's id to"),
+    flag("isolation", Kind::Text, "Isolation technology"),
+    flag("label", Kind::Label, "Label of the image"),
+    short('m', "memory", Kind::Bytes, "Limit of memory"),
+    flag("memory-swap", Kind::SwapBytes, "Limit of memory and swap together, -1 for none"),
+    flag("network", Kind::Text, "Network of build steps").default("default"),
+    flag("no-cache", Kind::Bool, "Build every step anew"),
+    flag("platform", Kind::Text, "Platform of the image"),
+    flag("pull", Kind::Bool, "Always pull base images"),
+    short('q', "quiet", Kind::Bool, "Print the image's id only"),
+    flag("rm", Kind::Bool, "Remove intermediate containers").default("true"),
+    flag("security-opt", Kind::Strings, "Security option"),
+    flag("shm-size", Kind::Bytes, "Size of /dev/shm"),
+    flag("squash", Kind::Bool, "Make one layer of all new ones").hidden(),
+    short('t', "tag", Kind::List, "Name of the image"),
+    flag("target", Kind::Text, "Stage to build"),
+    flag("ulimit", Kind::Ulimit, "Resource limit"),
+];
+
+pub static LOGIN: Command = Command {
+    usage: "[OPTIONS] [SERVER]",
+    about: "Log in to a registry (not supported yet)",
+    names: "",
+    arity: Arity::AtMost(1),
+    options_first: false,
+    flags: &[&[
+        short('p', "password", Kind::Text, "Password or token"),
+        flag("password-stdin", Kind::Bool, "Read the password from stdin"),
+        short('u', "username", Kind::Text, "User name"),
+    ]],
+    run: handler!(refuse),
+};
+
+pub static LOGOUT: Command = Command {
+    usage: "[SERVER]",
+    about: "Log out from a registry (not supported yet)",
+    names: "",
+    arity: Arity::AtMost(1),
+    options_first: false,
+    flags: &[],
+    run: handler!(refuse),
+};
+
+pub static SEARCH: Command = Command {
+    usage: "[OPTIONS] TERM",
+    about: "Search a registry (not supported yet)",
+    names: "",
+    arity: Arity::Exactly(1),
+    options_first: false,
+    flags: &[&[
+        short('f', "filter", Kind::Filter, "Include only those that fit"),
+        flag("format", Kind::Text, "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag("limit", Kind::Int, "Most results to print"),
+        flag("no-trunc", Kind::Bool, "Print everything in full"),
+    ]],
+    run: handler!(refuse),
+};
 
 async fn refuse(call: Call) -> Outcome {
-    Err(Error::Message(format!(
-        "{}: {} is not supported by this client yet",
-        crate::app::NAME,
-        call.name
-    )))
+    let (program, name) = (crate::app::NAME, call.name);
+    Err(Error::Message(format!("{program}: '{name}' is not supported by this client yet")))
 }

@@ -79,8 +79,11 @@ pub const HEADERS: &[(&str, &str)] = &[
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct CreateRequest {
+    #[serde(skip_serializing_if = "String::is_empty")]
     driver: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     driver_opts: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     name: String,

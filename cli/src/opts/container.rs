@@ -231,9 +231,7 @@ fn tmpfs(flags: &Flags) -> BTreeMap<String, String> {
 
 fn check_modes(flags: &Flags) -> Result<(), String> {
     let pid = flags.text("pid");
-    if !matches!(pid, "" | "host")
-        && pid.strip_prefix("container:").is_none_or(str::is_empty)
-    {
+    if !matches!(pid, "" | "host") && pid.strip_prefix("container:").is_none_or(str::is_empty) {
         return Err("--pid: invalid PID mode".into());
     }
     if !matches!(flags.text("uts"), "" | "host") {
