@@ -112,8 +112,17 @@ impl App {
     fn endpoint(&self) -> Result<String, String> {
         let context = self.context_name();
         if context != "default" {
-            return self.context_host(&context);
+            let stored = crate::context::Store::new(&self.directory).load(&context)?;
+            return host::parse(&stored.host, false);
         }
+        self.default_host()
+    }
+
+    /// The address that the command line or the environment names.
+    ///
+    /// # Errors
+    /// It is none, or there are several.
+    pub fn default_host(&self) -> Result<String, String> {
         match &self.hosts[..] {
             [] => host::parse(&std::env::var("DOCKER_HOST").unwrap_or_default(), self.tls.wanted),
             [one] => host::parse(one, self.tls.wanted),
@@ -133,23 +142,6 @@ impl App {
         set("DOCKER_CONTEXT")
             .or_else(|| Some(self.config.current_context.clone()).filter(|name| !name.is_empty()))
             .unwrap_or_else(|| "default".into())
-    }
-
-    /// The address a stored context leads to.
-    fn context_host(&self, name: &str) -> Result<String, String> {
-        let file = crate::context::meta_file(&self.directory, name);
-        let missing = |error: std::io::Error| {
-            format!(
-                "context {}: context not found: {}",
-                crate::go::quote(name),
-                crate::go::path_error("open", &file.to_string_lossy(), &error)
-            )
-        };
-        let content = std::fs::read(&file).map_err(missing)?;
-        let meta: crate::value::Value =
-            serde_json::from_slice(&content).map_err(|error| error.to_string())?;
-        let host = meta.at("Endpoints").at("docker").at("Host").text().to_owned();
-        host::parse(&host, false)
     }
 }
 

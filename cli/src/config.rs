@@ -120,6 +120,28 @@ impl Config {
     }
 }
 
+/// Changes `currentContext` in `config.json`, and nothing else.
+///
+/// # Errors
+/// The file is broken, or cannot be written.
+pub fn set_current_context(directory: &std::path::Path, name: &str) -> Result<(), String> {
+    let path = directory.join("config.json");
+    let mut all: serde_json::Map<String, serde_json::Value> = match std::fs::read(&path) {
+        Ok(content) => serde_json::from_slice(&content).map_err(|error| error.to_string())?,
+        Err(_) => serde_json::Map::new(),
+    };
+    all.entry("auths").or_insert_with(|| serde_json::Map::new().into());
+    if name.is_empty() {
+        all.remove("currentContext");
+    } else {
+        all.insert("currentContext".into(), name.into());
+    }
+    std::fs::create_dir_all(directory)
+        .map_err(|error| crate::go::path_error("mkdir", &directory.to_string_lossy(), &error))?;
+    let text = serde_json::to_string(&all).unwrap_or_default();
+    crate::context::write_atomically(&path, crate::output::json::indent(&text, "\t").as_bytes())
+}
+
 /// Go's words for the commonest fault.
 fn parse_message(content: &[u8], error: &serde_json::Error) -> String {
     if error.is_eof() {

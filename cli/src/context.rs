@@ -42,7 +42,9 @@ pub fn validate_name(name: &str) -> Result<(), String> {
         return Ok(());
     }
     let quoted = go::quote(name);
-    Err(format!("context name {quoted} is invalid, names are validated against regexp \"^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$\""))
+    Err(format!(
+        "context name {quoted} is invalid, names are validated against regexp \"^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$\""
+    ))
 }
 
 impl Store {
@@ -52,7 +54,8 @@ impl Store {
     }
 
     fn path(&self, part: &str, name: &str) -> PathBuf {
-        let hash: String = Sha256::digest(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: String =
+            Sha256::digest(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         self.directory.join(part).join(hash)
     }
 
@@ -72,7 +75,8 @@ impl Store {
     /// All contexts whose files can be read.
     pub fn all(&self) -> Vec<Context> {
         let Ok(entries) = std::fs::read_dir(self.directory.join("meta")) else { return Vec::new() };
-        let files = entries.filter_map(|entry| std::fs::read(entry.ok()?.path().join("meta.json")).ok());
+        let files =
+            entries.filter_map(|entry| std::fs::read(entry.ok()?.path().join("meta.json")).ok());
         files.filter_map(|content| parse(&content).ok()).collect()
     }
 
@@ -82,7 +86,8 @@ impl Store {
     /// The directory cannot be written to.
     pub fn save(&self, context: &Context) -> Result<(), String> {
         let directory = self.path("meta", &context.name);
-        let failed = |error: std::io::Error| go::path_error("mkdir", &directory.to_string_lossy(), &error);
+        let failed =
+            |error: std::io::Error| go::path_error("mkdir", &directory.to_string_lossy(), &error);
         std::fs::create_dir_all(&directory).map_err(failed)?;
         let mut metadata = serde_json::Map::new();
         if !context.description.is_empty() {
@@ -162,7 +167,8 @@ mod tests {
     fn a_saved_context_is_found_again() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::new(directory.path());
-        let context = Context { name: "one".into(), description: "the one".into(), host: "unix:///a".into() };
+        let context =
+            Context { name: "one".into(), description: "the one".into(), host: "unix:///a".into() };
         store.save(&context).unwrap();
         assert_eq!(store.load("one"), Ok(context.clone()));
         assert_eq!(store.all(), [context]);

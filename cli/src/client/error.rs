@@ -7,7 +7,9 @@ pub enum Error {
     #[error("Cannot connect to the Docker daemon at {0}. Is the docker daemon running?")]
     Unreachable(String),
     /// The socket is not for us.
-    #[error("permission denied while trying to connect to the Docker daemon socket at {host}: {reason}")]
+    #[error(
+        "permission denied while trying to connect to the Docker daemon socket at {host}: {reason}"
+    )]
     PermissionDenied {
         /// The daemon's address.
         host: String,

@@ -54,7 +54,14 @@ impl Client {
     pub fn new(host: String, headers: Vec<(String, String)>, pinned: Option<String>) -> Self {
         let negotiated = Cell::new(pinned.is_some());
         let version = RefCell::new(pinned.unwrap_or_else(|| NEWEST.into()));
-        Self { host, headers, version, negotiated, ping: RefCell::new(None), idle: RefCell::default() }
+        Self {
+            host,
+            headers,
+            version,
+            negotiated,
+            ping: RefCell::new(None),
+            idle: RefCell::default(),
+        }
     }
 
     /// The daemon's address, complete.

@@ -45,7 +45,11 @@ pub static LS: Command = Command {
     arity: Arity::None,
     options_first: false,
     flags: &[&[
-        flag("format", Kind::Text, "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag(
+            "format",
+            Kind::Text,
+            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
+        ),
         short('q', "quiet", Kind::Bool, "Print names only"),
     ]],
     run: handler!(ls),
@@ -277,7 +281,8 @@ async fn ls(call: Call) -> Outcome {
 }
 
 async fn inspect(call: Call) -> Outcome {
-    let names = if call.args.is_empty() { vec![call.app.context_name()] } else { call.args.clone() };
+    let names =
+        if call.args.is_empty() { vec![call.app.context_name()] } else { call.args.clone() };
     let store = store(&call);
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for name in &names {
@@ -290,12 +295,12 @@ async fn inspect(call: Call) -> Outcome {
         "" => print::line(&json::indent(&format!("[{}]", found.join(",")), "    ")),
         "json" => print::line(&format!("[{}]", found.join(","))),
         text => {
-            let template = crate::output::template::Template::parse(text).map_err(|error| Error::Status {
-                message: format!("template parsing error: {error}"),
-                code: 64,
+            let template = crate::output::template::Template::parse(text).map_err(|error| {
+                Error::Status { message: format!("template parsing error: {error}"), code: 64 }
             })?;
             for text in found {
-                let value: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+                let value: Value =
+                    serde_json::from_str(&text).map_err(|error| error.to_string())?;
                 match template.execute(&value, true) {
                     Ok(line) => print::line(&line),
                     Err(error) => failures.push(format!("template parsing error: {error}")),

@@ -3,6 +3,7 @@
 mod attach;
 mod commit;
 mod container;
+mod context;
 mod cp;
 mod df;
 mod diff;
@@ -84,6 +85,19 @@ pub static ENTRIES: &[Entry] = &[
             entry("unpause", &container::UNPAUSE),
             entry("update", &update::UPDATE),
             entry("wait", &wait::WAIT),
+        ],
+    ),
+    group(
+        "context",
+        "Named addresses of daemons",
+        &[
+            entry("create", &context::CREATE),
+            entry("inspect", &context::INSPECT),
+            entry_also("ls", &["list"], &context::LS),
+            entry_also("rm", &["remove"], &context::RM),
+            entry("show", &context::SHOW),
+            entry("update", &context::UPDATE),
+            entry("use", &context::USE),
         ],
     ),
     entry("cp", &cp::CP),

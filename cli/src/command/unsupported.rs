@@ -80,7 +80,11 @@ pub static SEARCH: Command = Command {
     options_first: false,
     flags: &[&[
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag("format", Kind::Text, "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template"),
+        flag(
+            "format",
+            Kind::Text,
+            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
+        ),
         flag("limit", Kind::Int, "Most results to print"),
         flag("no-trunc", Kind::Bool, "Print everything in full"),
     ]],
