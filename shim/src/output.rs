@@ -17,7 +17,7 @@ use tokio::{
     io::Interest,
     select,
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -35,6 +35,8 @@ const SMALL: usize = 4096;
 const LARGE: usize = 64 * 1024;
 /// What the kernel may hold of a stream that is busy.
 const BUSY_PIPE: i32 = 512 * 1024;
+/// When the memory of a busy stream is given back.
+const IDLE: Duration = Duration::from_secs(1);
 /// How many reads before others get a turn.
 const READS_IN_TURN: usize = 16;
 
@@ -125,17 +127,22 @@ impl Output {
         let mut finish = self.finish.clone();
         let mut deadline = finish.clone();
         while !(self.inputs.is_empty() && finish.borrow().is_some()) {
+            let roomy = buffer.len() > SMALL || self.log.as_ref().is_some_and(JsonFile::is_roomy);
             let compressing = self.log.as_ref().is_some_and(JsonFile::compressing);
             select! {
                 biased;
                 Some(command) = self.commands.recv() => self.obey(command),
+                () = overdue(&mut deadline) => break,
                 index = first_readable(&self.inputs, self.turn), if !self.inputs.is_empty() => {
                     self.turn = index + 1;
                     self.carry(index, &mut buffer).await;
                 }
-                () = overdue(&mut deadline) => break,
                 _ = finish.changed(), if finish.borrow().is_none() => {}
                 () = tokio::task::yield_now(), if compressing => { self.log.as_mut().map(JsonFile::compress); }
+                () = sleep(IDLE), if roomy => {
+                    buffer = vec![0; SMALL];
+                    self.log.iter_mut().for_each(JsonFile::rest);
+                }
             }
         }
         self.end();
@@ -215,10 +222,6 @@ impl Output {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if buffer.len() > SMALL {
-                        *buffer = vec![0; SMALL];
-                    }
-                    self.log.iter_mut().for_each(JsonFile::rest);
                     return;
                 }
                 // A terminal whose last user has gone says EIO.

@@ -146,6 +146,30 @@ fn containerd_runs_containers_with_our_shim() {
     );
     assert!(text(&output.stderr).contains("err\n"));
 
+    // Input.
+    let rootfs = containerd.at("rootfs");
+    let args = [
+        "run",
+        "--rm",
+        "--runtime",
+        "io.containerd.cleat.v1",
+        "--rootfs",
+        rootfs.to_str().unwrap(),
+        "in",
+        "/bin/busybox",
+        "cat",
+    ];
+    let mut typed = Command::new("ctr");
+    typed
+        .arg("--address")
+        .arg(containerd.at("grpc"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut typed = typed.spawn().unwrap();
+    std::io::Write::write_all(&mut typed.stdin.take().unwrap(), b"hello\n").unwrap();
+    assert_eq!(typed.wait_with_output().unwrap().stdout, b"hello\n");
+
     // In the background: list, exec, pause, metrics, kill.
     let output = containerd.run(&["--detach"], "two", "while :; do sleep 1; done");
     assert!(output.status.success(), "{}", text(&output.stderr));

@@ -250,6 +250,21 @@ async fn a_child_in_the_background_does_not_hold_an_exec_for_ever() {
 }
 
 #[tokio::test]
+async fn nor_one_that_never_stops_talking() {
+    let mut shim = Shim::run(shell("while :; do sleep 1; done")).await;
+    shim.add_exec("e", "yes & exit 3", false).await;
+    let client = shim.attach(Attach { exec_id: "e".into(), ..all() }).unwrap();
+    let mut reader = client.try_clone().unwrap();
+    let drained =
+        std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()).unwrap());
+    shim.start_task("e").await.unwrap();
+    assert_eq!(shim.wait("e").await, 3);
+    blocking(move || drained.join().unwrap()).await;
+    shim.stop(9, None).await;
+    shim.finish().await;
+}
+
+#[tokio::test]
 async fn stop_waits_for_its_signal_and_then_kills() {
     let mut shim =
         Shim::run(shell("trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done")).await;

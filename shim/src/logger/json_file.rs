@@ -22,6 +22,9 @@ use super::{
 /// How much is gathered before it is written.
 const BATCH_BYTES: usize = 256 * 1024;
 
+/// How much of that is kept when nothing comes.
+const SMALL_BATCH_BYTES: usize = 8 * 1024;
+
 /// An open log.
 pub struct JsonFile {
     path: PathBuf,
@@ -183,9 +186,14 @@ impl JsonFile {
         self.batch.clear();
     }
 
-    /// Gives memory back; to be called when nothing more is to be read for now.
+    /// Whether it holds memory that [`Self::rest`] would give back.
+    pub fn is_roomy(&self) -> bool {
+        self.batch.capacity() > SMALL_BATCH_BYTES
+    }
+
+    /// Gives memory back; to be called when nothing has come for a while.
     pub fn rest(&mut self) {
-        if self.batch.capacity() > 8192 {
+        if self.is_roomy() {
             self.batch = Vec::new();
         }
     }
