@@ -27,6 +27,8 @@ use crate::{
     image::{self, Image, Reference, RemoveOptions, Removed},
 };
 
+pub use list::disk_usage;
+
 /// The routes.
 pub fn routes() -> Router<Engine> {
     Router::new()

@@ -20,6 +20,7 @@
 
 pub mod body;
 pub mod containers;
+pub mod df;
 pub mod error;
 pub mod events;
 pub mod exec;
@@ -45,6 +46,7 @@ use crate::engine::Engine;
 pub fn router(engine: Engine) -> Router {
     Router::new()
         .merge(containers::routes())
+        .merge(df::routes())
         .merge(events::routes())
         .merge(exec::routes())
         .merge(logs::routes())

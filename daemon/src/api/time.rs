@@ -56,6 +56,11 @@ pub fn rfc3339_nano(nanos: i64) -> String {
     text
 }
 
+/// Whole seconds: how volumes show it.
+pub fn rfc3339_seconds(nanos: i64) -> String {
+    rfc3339_nano(nanos.div_euclid(1_000_000_000) * 1_000_000_000)
+}
+
 /// As [`rfc3339_nano`], and [`ZERO`] for 0: how `inspect` shows what has not happened.
 pub fn or_zero(nanos: i64) -> String {
     if nanos == 0 { ZERO.to_owned() } else { rfc3339_nano(nanos) }

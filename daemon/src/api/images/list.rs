@@ -61,6 +61,19 @@ pub(super) async fn list(
     body::ok(&chosen.into_iter().map(|(_, summary)| summary).collect::<Vec<_>>())
 }
 
+/// Returns every image with what it takes and shares, for `/system/df`.
+pub fn disk_usage(engine: &Engine, version: ApiVersion) -> Vec<ImageSummary> {
+    let images = engine.images().list();
+    let users = count_users(engine);
+    let shared = shared_sizes(&images);
+    let shown = images.iter().map(|image| ImageSummary {
+        containers: users.get(image.id.as_str()).copied().unwrap_or(0),
+        shared_size: image.layers.iter().filter_map(|layer| shared.get(&layer.chain_id)).sum(),
+        ..summary(image, &image.references, version)
+    });
+    shown.collect()
+}
+
 /// What the filters leave.
 struct Wanted<'f> {
     filters: &'f Filters,
