@@ -6,7 +6,9 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Registry, filter::Targets, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 use crate::{
     api,
@@ -22,7 +24,7 @@ const STACK_BYTES: usize = 1 << 20;
 const IDLE_THREAD: Duration = Duration::from_secs(2);
 
 /// What changes the log's level while we run.
-pub type LogLevel = reload::Handle<LevelFilter, Registry>;
+pub type LogLevel = reload::Handle<Targets, Registry>;
 
 /// Makes the runtime.
 ///
@@ -40,7 +42,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Box<dyn Error>> {
 
 /// Sets up the log, on stderr.
 pub fn trace(log: Log) -> LogLevel {
-    let (level, handle) = reload::Layer::new(LevelFilter::from_level(log.level));
+    let (level, handle) = reload::Layer::new(targets(log));
     let registry = tracing_subscriber::registry().with(level);
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     if log.json {
@@ -49,6 +51,13 @@ pub fn trace(log: Log) -> LogLevel {
         registry.with(lines.with_ansi(io::IsTerminal::is_terminal(&io::stderr()))).init();
     }
     handle
+}
+
+/// The level is ours; libraries only warn, since what they do at each frame helps nobody.
+fn targets(log: Log) -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("cleatd", LevelFilter::from_level(log.level))
 }
 
 /// Opens the engine, serves until told to stop, and drains.
@@ -95,7 +104,7 @@ fn reload(engine: &Engine, flags: &Flags, log: &LogLevel) {
     ]);
     match config::load(flags) {
         Ok(config) => {
-            if let Err(error) = log.reload(LevelFilter::from_level(config.log.level)) {
+            if let Err(error) = log.reload(targets(config.log)) {
                 tracing::warn!(%error, "the log's level cannot be changed");
             }
             engine.reloaded(&config);

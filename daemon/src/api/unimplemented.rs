@@ -2,6 +2,7 @@
 
 use axum::{
     Router,
+    extract::Path,
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
@@ -39,6 +40,7 @@ pub fn routes() -> Router<Engine> {
     }
     router
         .route("/plugins", get(no_plugins))
+        .route("/plugins/{name}/json", get(no_plugin))
         .route("/plugins/{*rest}", any(not_yet))
         .route("/build", post(not_yet))
         .route("/build/prune", post(not_yet))
@@ -62,6 +64,10 @@ async fn no_swarm() -> Response {
 /// Managed plugins: there are none.
 async fn no_plugins() -> Result {
     body::ok(&[(); 0])
+}
+
+async fn no_plugin(Path(name): Path<String>) -> Error {
+    Error::new(Kind::NotFound, format!("plugin {name:?} not found"))
 }
 
 async fn not_yet(uri: http::Uri) -> Error {
