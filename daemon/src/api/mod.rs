@@ -42,22 +42,35 @@ use axum::{Router, middleware};
 
 use crate::engine::Engine;
 
-/// All routes.
+/// All routes, with what goes before and after each.
 pub fn router(engine: Engine) -> Router {
+    routes()
+        .route_layer(middleware::from_fn(version::gate))
+        .fallback(error::page_not_found)
+        .method_not_allowed_fallback(error::page_not_found)
+        .with_state(engine)
+}
+
+fn routes() -> Router<Engine> {
     Router::new()
         .merge(containers::routes())
         .merge(df::routes())
         .merge(events::routes())
         .merge(exec::routes())
+        .merge(images::routes())
         .merge(logs::routes())
         .merge(networks::routes())
         .merge(stats::routes())
         .merge(system::routes())
-        .merge(volumes::routes())
-        .merge(images::routes())
         .merge(unimplemented::routes())
-        .route_layer(middleware::from_fn(version::gate))
-        .fallback(error::page_not_found)
-        .method_not_allowed_fallback(error::page_not_found)
-        .with_state(engine)
+        .merge(volumes::routes())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_two_routes_are_in_each_others_way() {
+        // The router panics at a conflict: better here than at the daemon's start.
+        assert!(super::routes().has_routes());
+    }
 }

@@ -40,8 +40,7 @@ pub fn routes() -> Router<Engine> {
     }
     router
         .route("/plugins", get(no_plugins))
-        .route("/plugins/{name}/json", get(no_plugin))
-        .route("/plugins/{*rest}", any(not_yet))
+        .route("/plugins/{*rest}", any(plugins))
         .route("/build", post(not_yet))
         .route("/build/prune", post(not_yet))
         .route("/build/cancel", post(not_yet))
@@ -66,8 +65,12 @@ async fn no_plugins() -> Result {
     body::ok(&[(); 0])
 }
 
-async fn no_plugin(Path(name): Path<String>) -> Error {
-    Error::new(Kind::NotFound, format!("plugin {name:?} not found"))
+async fn plugins(Path(rest): Path<String>) -> Error {
+    match rest.strip_suffix("/json") {
+        // `docker inspect` looks here last.
+        Some(name) => Error::new(Kind::NotFound, format!("plugin {name:?} not found")),
+        None => Error::not_implemented("managing plugins"),
+    }
 }
 
 async fn not_yet(uri: http::Uri) -> Error {
