@@ -1,4 +1,4 @@
-//! `/images/…` and `/commit`. Names contain slashes, so what is done with one stands at the end of the path.
+//! `/images/…`. Names contain slashes, so what is done with one stands at the end of the path.
 
 mod list;
 mod show;
@@ -163,7 +163,7 @@ fn unix_seconds(created: Option<&str>) -> i64 {
 }
 
 /// Streams a request's body to a thread that reads it.
-fn receive(body: Body) -> crate::archive::chunks::Received {
+pub(super) fn receive(body: Body) -> crate::archive::chunks::Received {
     use http_body_util::BodyExt;
     let (sender, received) = crate::archive::chunks::Received::channel();
     tokio::spawn(async move {

@@ -18,6 +18,7 @@
 //! The version prefix, HEAD, OPTIONS, the daemon's headers and "page not found" are taken care of.
 //! A segment in a path is `{name}`; image names contain slashes, so their file takes `/images/{*rest}` and looks at its end.
 
+pub mod archive;
 pub mod body;
 pub mod containers;
 pub mod df;
@@ -53,6 +54,7 @@ pub fn router(engine: Engine) -> Router {
 
 fn routes() -> Router<Engine> {
     Router::new()
+        .merge(archive::routes())
         .merge(containers::routes())
         .merge(df::routes())
         .merge(events::routes())

@@ -75,7 +75,7 @@ impl<W: Write> Packer<W> {
         Self { overlay: true, ..Self::new(output) }
     }
 
-    /// Adds a file, or a directory with all below it, under a name of its own.
+    /// Adds a file, or a directory with all below it, under a name of its own. The empty name is the root: `/`, `/bin/` …
     ///
     /// # Errors
     /// [`Error`].
@@ -83,7 +83,7 @@ impl<W: Write> Packer<W> {
         let stat = node.stat().map_err(Error::io("look at", name))?;
         if is_dir(stat.st_mode) {
             self.directory_entry(&node.fd, &stat, name)?;
-            return self.children(view, &node.fd, &node.path, name);
+            return self.children(view, &node.fd, &node.path, &[name, b"/"].concat());
         }
         self.leaf(None, &node.fd, OsStr::new(""), &stat, name)
     }
@@ -174,14 +174,14 @@ impl<W: Write> Packer<W> {
         view: &View,
         dir: &Arc<OwnedFd>,
         path: &[u8],
-        name: &[u8],
+        prefix: &[u8],
     ) -> Result<(), Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let listing = openat(dir, ".", flags, Mode::empty()).map_err(Error::errno("list", name))?;
-        for child in sorted_names(listing).map_err(Error::errno("list", name))? {
+        let listing =
+            openat(dir, ".", flags, Mode::empty()).map_err(Error::errno("list", prefix))?;
+        for child in sorted_names(listing).map_err(Error::errno("list", prefix))? {
             let inside = [path, b"/", &child].concat();
-            let outside =
-                if name.is_empty() { child.clone() } else { [name, b"/", &child].concat() };
+            let outside = [prefix, &child].concat();
             match view.inside(&inside) {
                 Some(root) => {
                     let node = Node { fd: Arc::clone(root), path: inside };
@@ -220,7 +220,7 @@ impl<W: Write> Packer<W> {
             return self.leaf(None, &fd, OsStr::new(""), &stat, outside);
         }
         self.directory_entry(&fd, &stat, outside)?;
-        self.children(view, &fd, inside, outside)
+        self.children(view, &fd, inside, &[outside, b"/"].concat())
     }
 
     fn directory_entry(&mut self, fd: &OwnedFd, stat: &FileStat, name: &[u8]) -> Result<(), Error> {

@@ -81,6 +81,7 @@ from_module!(
     crate::network::Error,
     crate::volume::Error,
     crate::container::mount_point::Error,
+    crate::archive::Error,
     crate::image::Error,
     crate::snapshot::Error,
     crate::content::Error,

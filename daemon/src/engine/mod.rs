@@ -8,6 +8,7 @@
 //! A container's record changes by a commit and then in memory, never the other way round. What its shim tells changes the
 //! state at once, and the record at the end of a run.
 
+mod archive;
 mod attach;
 mod command_queue;
 mod create;
@@ -60,6 +61,7 @@ use crate::{
     volume::Volumes,
 };
 
+pub use archive::{CommitRequest, PathStat, PutOptions};
 pub use attach::Attachment;
 pub use error::Error;
 pub use exec::ExecLaunch;

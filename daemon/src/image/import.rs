@@ -66,6 +66,7 @@ impl Images {
             config,
             layers,
             parent: None,
+            tagged: import.reference.is_some(),
             references: import.reference.into_iter().collect(),
         })
     }

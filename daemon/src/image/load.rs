@@ -130,6 +130,7 @@ impl Images {
             layers: stack.layers,
             parent: wanted.parent.filter(|parent| self.get(parent).is_some()),
             references: wanted.references,
+            tagged: false,
         })?;
         if references.is_empty() {
             tell(Loaded::Image(id));

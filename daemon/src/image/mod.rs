@@ -6,6 +6,7 @@
 //! in the same step (see [`crate::gc`]).
 
 mod changes;
+mod commit;
 pub mod config;
 mod import;
 mod load;
@@ -30,6 +31,7 @@ use crate::{
     archive, content, content::Content, metadata, metadata::Database, snapshot, snapshot::Snapshots,
 };
 
+pub use commit::Commit;
 pub use config::{History, ImageConfig};
 pub use import::Import;
 pub use load::Loaded;

@@ -202,10 +202,10 @@ impl Images {
         }
         let index = Index { schema_version: 2, media_type: INDEX, manifests };
         packer.bytes(b"index.json", MODE, 0, &json(&index)?)?;
-        packer.bytes(b"manifest.json", MODE, 0, &json(&items)?)?;
+        packer.bytes(b"manifest.json", MODE, 0, &line(&items)?)?;
         packer.bytes(b"oci-layout", MODE, 0, b"{\"imageLayoutVersion\": \"1.0.0\"}")?;
         if !repositories.is_empty() {
-            packer.bytes(b"repositories", MODE, 0, &json(&repositories)?)?;
+            packer.bytes(b"repositories", MODE, 0, &line(&repositories)?)?;
         }
         Ok(())
     }
@@ -278,6 +278,13 @@ fn blob(digest: &str) -> Vec<u8> {
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value)
         .map_err(|error| archive::Error::Output(io::Error::other(error)).into())
+}
+
+/// JSON with Go's newline at the end.
+fn line(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    let mut text = json(value)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 fn mtime(image: &Image) -> i64 {

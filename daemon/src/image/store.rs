@@ -44,6 +44,8 @@ pub(super) struct NewImage {
     pub(super) layers: Vec<NewLayer>,
     pub(super) parent: Option<ImageId>,
     pub(super) references: Vec<Reference>,
+    /// Its names count as given now; those of an archive do not.
+    pub(super) tagged: bool,
 }
 
 impl Images {
@@ -190,10 +192,10 @@ impl Images {
         let known = self.get(&id);
         let record = ImageRecord {
             parent: known.as_ref().map_or(new.parent, |image| image.parent.clone()),
-            tagged_at_nanos: match (&known, new.references.is_empty()) {
-                (Some(image), true) => image.tagged_at_nanos,
-                (None, true) => 0,
-                (_, false) => crate::event::now_nanos(),
+            tagged_at_nanos: if new.tagged {
+                crate::event::now_nanos()
+            } else {
+                known.as_ref().map_or(0, |image| image.tagged_at_nanos)
             },
         };
         let layers: Vec<snapshot::Layer> = fresh.iter().map(|new| new.layer.clone()).collect();
@@ -378,7 +380,7 @@ impl Catalog {
         let Some(image) = self.images.get_mut(&id) else { return };
         let image = Arc::make_mut(image);
         image.references.push(reference.clone());
-        image.references.sort();
+        image.references.sort_by_cached_key(Reference::to_string);
         self.references.insert(reference.key(), (reference, id));
     }
 

@@ -27,7 +27,7 @@ const LINKS_MAX: u32 = 40;
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// The directories, one per layer, that make up one directory of the view; the uppermost first.
-type Merged = Vec<Arc<OwnedFd>>;
+pub(super) type Merged = Vec<Arc<OwnedFd>>;
 
 /// Opens a directory for look-ups.
 pub(super) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
@@ -62,7 +62,8 @@ fn read_regular(fd: &OwnedFd, limit: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-enum Found {
+/// What a name in the view is.
+pub(super) enum Found {
     Directory(Merged),
     /// An `O_PATH` descriptor.
     Other(OwnedFd),
@@ -114,7 +115,8 @@ fn is_link(fd: &OwnedFd) -> io::Result<bool> {
     Ok(File::from(fd.try_clone()?).metadata()?.is_symlink())
 }
 
-fn look_up(dirs: &Merged, name: &[u8]) -> io::Result<Option<Found>> {
+/// Looks one name up in a directory of the view.
+pub(super) fn look_up(dirs: &Merged, name: &[u8]) -> io::Result<Option<Found>> {
     let mut merged = Merged::new();
     for dir in dirs {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -139,8 +141,22 @@ fn look_up(dirs: &Merged, name: &[u8]) -> io::Result<Option<Found>> {
     Ok((!merged.is_empty()).then_some(Found::Directory(merged)))
 }
 
-fn is_opaque(dir: impl AsFd) -> io::Result<bool> {
+pub(super) fn is_opaque(dir: impl AsFd) -> io::Result<bool> {
     Ok(xattr::get(dir, OPAQUE)?.is_some_and(|value| value == b"y"))
+}
+
+/// Lists a directory of the view.
+pub(super) fn names(dirs: &Merged) -> io::Result<Vec<Vec<u8>>> {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    for dir in dirs {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        for name in crate::archive::pack::sorted_names(openat(dir, ".", flags, Mode::empty())?)? {
+            if !all.contains(&name) && look_up(dirs, &name)?.is_some() {
+                all.push(name);
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Sums up the sizes of all files below `dir`, each inode once, directories not.

@@ -1,6 +1,6 @@
 //! Filesystem states: committed ones are an image's layers, active ones a container's own, all as overlayfs directories.
 //!
-//! `ROOT/snapshots/<n>/fs` is a committed layer, recorded by its chain id; `ROOT/snapshots/active/<container id>/{fs,work}` is a
+//! `ROOT/snapshots/<n>/fs` is a committed layer, recorded by its chain id; `ROOT/snapshots/init/fs` is below every container; `ROOT/snapshots/active/<container id>/{fs,work}` is a
 //! container's, found by its name alone: one without a container's record is swept. Nothing is ever mounted in the
 //! host's mount namespace: whoever needs the merged view gets mounts to make, or a detached one as a descriptor.
 //!
@@ -11,6 +11,8 @@
 //! A layer's directory is whole before its record is written, so at start a numbered directory without a record is the
 //! rest of an unfinished import and goes to the trash.
 
+pub mod diff;
+mod init;
 mod layer;
 mod merged;
 mod trash;
@@ -102,6 +104,7 @@ impl Snapshots {
         for dir in [root, &root.join("active")] {
             make_private_dir(dir)?;
         }
+        init::make(&root.join("init/fs"))?;
         let trash = Trash::open(&root.join("trash"))?;
         let layers = layer::load(root, &database)?;
         let next = layer::sweep(root, &layers, &trash)?;
@@ -144,15 +147,7 @@ impl Snapshots {
     pub fn mounts(&self, id: &ContainerId, top: Option<&ChainId>) -> Result<Vec<Mount>, Error> {
         let dir = self.active(id);
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        let Some(top) = top else {
-            return Ok(vec![Mount {
-                r#type: "bind".into(),
-                source: text(dir.join("fs")),
-                target: String::new(),
-                options: vec!["rbind".into(), "rw".into()],
-            }]);
-        };
-        let lower: Vec<String> = self.lower(top)?.into_iter().map(text).collect();
+        let lower: Vec<String> = self.below(top)?.into_iter().map(text).collect();
         let mut options = vec![
             format!("lowerdir={}", lower.join(":")),
             format!("upperdir={}", text(dir.join("fs"))),
@@ -198,16 +193,30 @@ impl Snapshots {
     /// [`Error::NoLayer`], [`Error::Io`].
     pub fn open_root(&self, id: &ContainerId, top: Option<&ChainId>) -> Result<OwnedFd, Error> {
         let dir = self.active(id);
-        let upper = dir.join("fs");
-        let Some(top) = top else {
-            return merged::open_dir(&upper).map_err(Error::io("open", &upper));
-        };
         let overlay = Overlay {
-            lower: self.lower(top)?,
-            upper: Some((upper, dir.join("work"))),
+            lower: self.below(top)?,
+            upper: Some((dir.join("fs"), dir.join("work"))),
             options: OVERLAY_OPTIONS.map(str::to_owned).to_vec(),
         };
         overlay.mount(0).map_err(io::Error::from).map_err(Error::io("mount the layers over", &dir))
+    }
+
+    /// As [`Self::open_root`], but nobody can write through it; and so it does not matter whether the container runs: the container's
+    /// own directory is one more layer below, and is seen as it changes.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], [`Error::Io`].
+    pub fn open_root_read_only(
+        &self,
+        id: &ContainerId,
+        top: Option<&ChainId>,
+    ) -> Result<OwnedFd, Error> {
+        let upper = self.active(id).join("fs");
+        let mut lower = vec![upper.clone()];
+        lower.extend(self.below(top)?);
+        let options = OVERLAY_OPTIONS.map(str::to_owned).to_vec();
+        let overlay = Overlay { lower, upper: None, options };
+        overlay.mount(0).map_err(io::Error::from).map_err(Error::io("mount the layers of", &upper))
     }
 
     /// Reads a small regular file of a container that does not run, links followed inside its root. `None` if there is no such
@@ -223,9 +232,7 @@ impl Snapshots {
         limit: u64,
     ) -> io::Result<Option<Vec<u8>>> {
         let mut dirs = vec![self.active(id).join("fs")];
-        if let Some(top) = top {
-            dirs.extend(self.lower(top).map_err(io::Error::other)?);
-        }
+        dirs.extend(self.below(top).map_err(io::Error::other)?);
         merged::read_file(&dirs, path, limit)
     }
 
@@ -251,7 +258,7 @@ impl Snapshots {
         id: &ContainerId,
         top: Option<&ChainId>,
     ) -> Result<(String, PathBuf, PathBuf), Error> {
-        let lower = top.map(|top| self.lower(top)).transpose()?.unwrap_or_default();
+        let lower = self.below(top)?;
         let lower: Vec<_> = lower.iter().map(|path| path.to_string_lossy().into_owned()).collect();
         let dir = self.active(id);
         Ok((lower.join(":"), dir.join("fs"), dir.join("work")))
@@ -267,6 +274,26 @@ impl Snapshots {
 
     fn active(&self, id: &ContainerId) -> PathBuf {
         self.0.root.join("active").join(id.as_str())
+    }
+
+    /// What a container's own directory stands on: its image's layers, and below all of them what every container has.
+    fn below(&self, top: Option<&ChainId>) -> Result<Vec<PathBuf>, Error> {
+        let mut dirs = top.map(|top| self.lower(top)).transpose()?.unwrap_or_default();
+        dirs.push(self.0.root.join("init/fs"));
+        Ok(dirs)
+    }
+
+    /// Returns what a container changed.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], [`Error::Io`].
+    pub fn changes(
+        &self,
+        id: &ContainerId,
+        top: Option<&ChainId>,
+    ) -> Result<Vec<diff::Change>, Error> {
+        let upper = self.active(id).join("fs");
+        diff::changes(&upper, &self.below(top)?).map_err(Error::io("compare", &upper))
     }
 
     fn lower(&self, top: &ChainId) -> Result<Vec<PathBuf>, Error> {

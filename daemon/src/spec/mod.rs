@@ -12,7 +12,7 @@ mod process;
 mod resources;
 mod seccomp;
 mod security_opt;
-mod user;
+pub mod user;
 
 use std::{collections::HashMap, io, path::PathBuf};
 
