@@ -63,7 +63,8 @@ struct Wanted {
 
 impl Wanted {
     fn new<'a>(types: impl Iterator<Item = &'a str>, version: ApiVersion) -> Result<Self, Error> {
-        let mut wanted = Self { containers: false, images: false, volumes: false, build_cache: false };
+        let mut wanted =
+            Self { containers: false, images: false, volumes: false, build_cache: false };
         let mut has_any = false;
         for name in types.filter(|_| version.since(1, 42)) {
             has_any = true;
@@ -120,7 +121,10 @@ async fn volumes(engine: &Engine) -> Result<Vec<Volume>, Error> {
         let shown = |(volume, users): (crate::volume::Volume, Vec<_>)| Volume {
             created_at: time::rfc3339_seconds(volume.created_at_nanos),
             mountpoint: engine.volumes().mountpoint(&volume.name).display().to_string(),
-            usage_data: UsageData { ref_count: users.len(), size: engine.volumes().usage(&volume.name) },
+            usage_data: UsageData {
+                ref_count: users.len(),
+                size: engine.volumes().usage(&volume.name),
+            },
             driver: volume.driver,
             labels: volume.labels,
             name: volume.name,

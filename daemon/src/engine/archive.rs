@@ -312,6 +312,16 @@ impl Engine {
             let Some(source) = self.source_of(&mount.source)? else { continue };
             view.insert(mount.destination.as_bytes(), source, !mount.rw);
         }
+        // What the last run saw there; before the first there is nothing.
+        for name in ["hostname", "hosts", "resolv.conf"] {
+            if let Some(file) = open_path(&self.container_dir(&record.id).join(name)) {
+                let path = format!("/etc/{name}");
+                let shadowed = record.mounts.iter().any(|mount| mount.destination == path);
+                if !shadowed && record.run.started_at_nanos != 0 {
+                    view.insert(path.as_bytes(), file, false);
+                }
+            }
+        }
         Ok(view)
     }
 
@@ -325,17 +335,19 @@ impl Engine {
             },
             _ => return Ok(None),
         };
-        // A bind mount's source is the host's own name for it, links and all.
-        let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
-        let Ok(fd) = nix::fcntl::open(&path, flags, nix::sys::stat::Mode::empty()) else {
-            return Ok(None);
-        };
+        let Some(fd) = open_path(&path) else { return Ok(None) };
         if below.is_empty() {
             return Ok(Some(fd));
         }
         let below = std::path::Path::new(below.trim_start_matches('/'));
         Ok(cleat_sys::openat2::open_in_root(&fd, below, libc::O_PATH, 0).ok())
     }
+}
+
+/// Opens what is to be mounted, by the host's own name for it, links and all.
+fn open_path(path: &std::path::Path) -> Option<OwnedFd> {
+    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()).ok()
 }
 
 /// Finds a path as `lstat` does: a link at its end counts itself, unless a slash or a dot follows it.
