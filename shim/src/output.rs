@@ -58,6 +58,8 @@ pub enum Command {
     Attach { client: Client, logs: bool, stream: bool },
     /// A client has left or gone.
     Remove(u64),
+    /// Tells the clients why nothing else comes.
+    Say(String),
 }
 
 /// Speaks to an [`Output`].
@@ -131,7 +133,7 @@ impl Output {
             let compressing = self.log.as_ref().is_some_and(JsonFile::compressing);
             select! {
                 biased;
-                Some(command) = self.commands.recv() => self.obey(command),
+                Some(command) = self.commands.recv() => self.obey(command).await,
                 () = overdue(&mut deadline) => break,
                 index = first_readable(&self.inputs, self.turn), if !self.inputs.is_empty() => {
                     self.turn = index + 1;
@@ -145,12 +147,12 @@ impl Output {
                 }
             }
         }
-        self.end();
+        self.end().await;
     }
 
-    fn end(mut self) {
+    async fn end(mut self) {
         while let Ok(command) = self.commands.try_recv() {
-            self.obey(command);
+            self.obey(command).await;
         }
         if let Some(log) = &mut self.log {
             log.finish(SystemTime::now());
@@ -164,14 +166,17 @@ impl Output {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    async fn obey(&mut self, command: Command) {
         match command {
             Command::Attach { client, logs, stream } => self.attach(client, logs, stream),
-            Command::Remove(id) => {
-                for client in self.clients.extract_if(.., |client| client.id == id) {
-                    client.drop_now();
-                }
-            }
+            Command::Remove(id) => self.remove(id),
+            Command::Say(text) => self.deliver(Source::Stdout, text.as_bytes()).await,
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        for client in self.clients.extract_if(.., |client| client.id == id) {
+            client.drop_now();
         }
     }
 
@@ -254,7 +259,7 @@ impl Output {
             }
         }
         for id in gone {
-            self.obey(Command::Remove(id));
+            self.remove(id);
         }
     }
 
@@ -280,7 +285,7 @@ impl Output {
         let mut finish = self.finish.clone();
         if framed && !give(client, &header, &[], &self.place, &mut finish).await {
             let id = client.id;
-            self.obey(Command::Remove(id));
+            self.remove(id);
             return false;
         }
         let mut left = if client.backlog.is_none() {
@@ -300,7 +305,7 @@ impl Output {
             let Some(client) = self.clients.first_mut() else { break };
             if !give(client, &[], &piece[..n], &self.place, &mut finish).await {
                 let id = client.id;
-                self.obey(Command::Remove(id));
+                self.remove(id);
             }
         }
         true

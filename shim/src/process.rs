@@ -97,6 +97,14 @@ impl Process {
         });
     }
 
+    /// Notes that it could not be started; clients that were there before are told and let go.
+    pub fn failed(&mut self, exit: Exit, error: &Error, later: &mpsc::UnboundedSender<Event>) {
+        // Docker's form, terminal or not.
+        self.output.send(Command::Say(format!("{error}\r\n")));
+        self.connect(OurEnds::default(), None, Vec::new(), later);
+        self.ends(exit, Instant::now());
+    }
+
     /// Notes that the process has ended: what it said is read to the end, or until `deadline`.
     pub fn ends(&mut self, exit: Exit, deadline: Instant) {
         self.state = State::Ending(exit);

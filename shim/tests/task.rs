@@ -238,6 +238,22 @@ async fn execs_run_beside_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn the_client_of_an_exec_that_cannot_start_is_told() {
+    let mut shim = Shim::run(shell("while :; do sleep 1; done")).await;
+    shim.add_exec_of("e", &["nope"], false).await;
+    let mut client = shim.attach(Attach { exec_id: "e".into(), ..all() }).unwrap();
+    let error = shim.start_task("e").await.unwrap_err();
+    let expected = "OCI runtime exec failed: exec failed: unable to start container process: exec: \"nope\": executable file not found in $PATH";
+    assert_eq!(error.message(), expected);
+    // Deleted at once, as the daemon does.
+    shim.delete("e").await.ok();
+    let frames = blocking(move || read_frames(&mut client)).await;
+    assert_eq!(frames, [(1, format!("{expected}\r\n").into_bytes())]);
+    shim.stop(15, Some(0)).await;
+    shim.finish().await;
+}
+
+#[tokio::test]
 async fn a_child_in_the_background_does_not_hold_an_exec_for_ever() {
     let mut shim = Shim::run(shell("while :; do sleep 1; done")).await;
     shim.add_exec("e", "sleep 1000 & echo hi", false).await;

@@ -1,10 +1,5 @@
 //! Execs: processes added to a running container. When one is deleted, nothing of it is left.
 
-use std::{
-    io::{self, Write},
-    sync::Arc,
-};
-
 use cleat_proto::{
     containerd::{
         events::{TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit},
@@ -17,19 +12,14 @@ use tokio::time::Instant;
 
 use super::{Event, LAST_WORDS, Supervisor, Worker, answer, container::Directory, never_ran};
 use crate::{
-    descriptor::Descriptor,
     error::Error,
     events::timestamp,
-    logger::Source,
     process::{Process, Reply},
     reaper::Reaper,
     runtime::{Birth, Runtime},
     state::State,
     stdio::{self, OurEnds, Uris},
 };
-
-/// How much of an error its clients are told; a pipe takes as much without waiting.
-const PAGE: usize = 4000;
 
 /// An exec that waits to be started: the process as JSON.
 pub type Spec = Vec<u8>;
@@ -130,10 +120,7 @@ impl Supervisor {
         self.birth_over();
         let later = self.later.clone();
         if let Ok(process) = self.process(exec_id) {
-            // Clients that wait for it are told, as Docker's are, on stdout, and let go.
-            let ends = OurEnds { outputs: told(&error), ..OurEnds::default() };
-            process.connect(ends, None, Vec::new(), &later);
-            process.ends(never_ran(255), Instant::now());
+            process.failed(never_ran(255), &error, &later);
         }
         answer(reply, Err(error));
     }
@@ -165,6 +152,8 @@ impl Supervisor {
         let process = self.process(exec_id)?;
         let exit = match process.state {
             State::Stopped(exit) => exit,
+            // It never ran; that its client is still being told need not hold anybody up.
+            State::Ending(exit) if exit.pid == 0 => exit,
             State::Added => never_ran(0),
             ref state => return Err(state.refuse("delete")),
         };
@@ -219,20 +208,4 @@ impl ExecLaunch {
         };
         Ok((born.pid, ends))
     }
-}
-
-/// Makes an output that says why there is none.
-fn told(error: &Error) -> Vec<(Source, Arc<Descriptor>)> {
-    let output = || {
-        let (reader, mut writer) = io::pipe()?;
-        // A pipe takes a page without waiting.
-        let text = format!("{error}");
-        writer.write_all(&text.as_bytes()[..text.len().min(PAGE)])?;
-        writer.write_all(b"\r\n")?;
-        Descriptor::new(reader.into())
-    };
-    output()
-        .map(|output: Descriptor| (Source::Stdout, Arc::new(output)))
-        .into_iter()
-        .collect::<Vec<_>>()
 }

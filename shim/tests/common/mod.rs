@@ -218,8 +218,13 @@ impl Shim {
 
     /// Adds an exec with streams for clients; `script` runs in a shell.
     pub async fn add_exec(&mut self, exec_id: &str, script: &str, terminal: bool) {
+        self.add_exec_of(exec_id, &["/bin/busybox", "sh", "-c", script], terminal).await;
+    }
+
+    /// The same of any command.
+    pub async fn add_exec_of(&mut self, exec_id: &str, args: &[&str], terminal: bool) {
         let process = json!({
-            "args": ["/bin/busybox", "sh", "-c", script], "cwd": "/", "terminal": terminal,
+            "args": args, "cwd": "/", "terminal": terminal,
             "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 },
         });
         let request = api::ExecProcessRequest {
