@@ -1,5 +1,7 @@
 //! What the caller is told, to the letter where engines match on it.
 
+#![allow(clippy::unwrap_used)] // a failure here is a failed test
+
 mod common;
 
 use common::Bundle;

@@ -1,5 +1,7 @@
 //! One more process in a container.
 
+#![allow(clippy::unwrap_used)] // a failure here is a failed test
+
 mod common;
 
 use common::{Bundle, succeeded, wait_for};

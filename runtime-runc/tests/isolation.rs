@@ -1,5 +1,7 @@
 //! What a container sees, may, and cannot reach.
 
+#![allow(clippy::unwrap_used)] // a failure here is a failed test
+
 mod common;
 
 use common::{Bundle, succeeded};

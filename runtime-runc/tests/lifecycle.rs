@@ -1,5 +1,7 @@
 //! The verbs in their order, exit codes, what is left.
 
+#![allow(clippy::unwrap_used)] // a failure here is a failed test
+
 mod common;
 
 use common::{Bundle, succeeded, wait_for};

@@ -1,5 +1,7 @@
 //! Terminals: the master goes to who asked, the container has a session on the other side.
 
+#![allow(clippy::unwrap_used)] // a failure here is a failed test
+
 mod common;
 
 use common::{Bundle, wait_for};
