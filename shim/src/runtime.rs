@@ -8,13 +8,15 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Seek, Write},
-    os::fd::AsRawFd,
-    os::unix::fs::OpenOptionsExt,
+    os::fd::{AsRawFd, OwnedFd},
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, OnceLock},
 };
 
 use cleat_proto::containerd::types::Mount;
+use cleat_sys::mountapi::read_only_clone;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,24 @@ pub struct Runtime {
     /// Where it keeps its state; its own default if empty.
     pub root: String,
     pub native: bool,
+    pub protected: Protected,
+}
+
+/// The worker's file through a read-only mount that only this process holds: run from there, the worker need not protect
+/// itself (by a second `execve`, 0.5 ms) from a container that would write to `/proc/<pid>/exe`.
+#[derive(Clone, Debug, Default)]
+pub struct Protected(Arc<OnceLock<Option<OwnedFd>>>);
+
+impl Protected {
+    /// Returns the path to run `binary` by.
+    fn path(&self, binary: &Path) -> PathBuf {
+        // Where it cannot be made the worker helps itself; a bare name is for PATH to find.
+        let make = || binary.is_absolute().then(|| read_only_clone(binary).ok()).flatten();
+        match self.0.get_or_init(make) {
+            Some(fd) => format!("/proc/self/fd/{}", fd.as_raw_fd()).into(),
+            None => binary.to_owned(),
+        }
+    }
 }
 
 /// A process to bring into being, and the directory for small files meanwhile.
@@ -64,6 +84,7 @@ impl Runtime {
             args: Vec::new(),
             root: root.to_owned(),
             native: true,
+            protected: Protected::default(),
         }
     }
 
@@ -232,11 +253,20 @@ impl Runtime {
     }
 
     fn command(&self, log: &File) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = self.program();
         command.args(["--log", &path_of(log), "--log-format", "json"]).args(&self.args);
         if !self.root.is_empty() {
             command.args(["--root", &self.root]);
         }
+        command
+    }
+
+    fn program(&self) -> Command {
+        if !self.native {
+            return Command::new(&self.binary);
+        }
+        let mut command = Command::new(self.protected.path(&self.binary));
+        command.arg0(&self.binary);
         command
     }
 

@@ -25,7 +25,7 @@ use crate::{
     reaper::Reaper,
     restart_policy::RestartPolicy,
     rootfs,
-    runtime::{Birth, Kept, NATIVE, Runtime},
+    runtime::{Birth, Kept, NATIVE, Protected, Runtime},
     stdio::{self, OurEnds, Uris},
 };
 
@@ -100,6 +100,7 @@ impl Wishes {
                 args: wanted.args.into_iter().map(Into::into).collect(),
                 root: wanted.root,
                 native: wanted.native,
+                protected: Protected::default(),
             };
             return Ok(Self { runtime, orders: Some(orders) });
         }
