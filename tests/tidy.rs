@@ -10,7 +10,9 @@ fn files(directory: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![cleat_tests::repository().join(directory)];
     while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
+        for entry in fs::read_dir(&directory)
+            .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 open.push(path);
@@ -46,7 +48,9 @@ fn does_not_know(directory: &str, strangers: &[&str]) {
 
 #[test]
 fn processes_link_nothing_of_each_other() {
-    let own = |name: &str| fs::read_to_string(cleat_tests::repository().join(name).join("Cargo.toml")).unwrap();
+    let own = |name: &str| {
+        fs::read_to_string(cleat_tests::repository().join(name).join("Cargo.toml")).unwrap()
+    };
     for (crate_dir, strangers) in [
         ("proto", &["cleat-sys", "cleatd", "cleat-runc", "containerd-shim-cleat-v1"][..]),
         ("sys", &["cleat-proto", "cleatd", "cleat-runc", "containerd-shim-cleat-v1"]),
@@ -56,9 +60,17 @@ fn processes_link_nothing_of_each_other() {
         ("cli", &["cleatd", "cleat-runc", "containerd-shim-cleat-v1"]),
     ] {
         let manifest = own(crate_dir);
-        let dependencies = manifest.split("[dependencies]").nth(1).unwrap().split("[dev-dependencies]").next().unwrap();
+        let dependencies = manifest
+            .split("[dependencies]")
+            .nth(1)
+            .unwrap()
+            .split("[dev-dependencies]")
+            .next()
+            .unwrap();
         for stranger in strangers {
-            let named = dependencies.lines().any(|line| line.split(['.', ' ', '=']).next() == Some(stranger));
+            let named = dependencies
+                .lines()
+                .any(|line| line.split(['.', ' ', '=']).next() == Some(stranger));
             assert!(!named, "{crate_dir} depends on {stranger}");
         }
     }
@@ -66,14 +78,25 @@ fn processes_link_nothing_of_each_other() {
 
 #[test]
 fn unsafe_code_is_in_sys_alone() {
-    for directory in ["proto", "runtime-runc/src", "shim/src", "daemon/src", "cli/src", "tests/src", "tests/scenarios"] {
+    for directory in [
+        "proto",
+        "runtime-runc/src",
+        "shim/src",
+        "daemon/src",
+        "cli/src",
+        "tests/src",
+        "tests/scenarios",
+    ] {
         does_not_know(directory, &["unsafe {", "unsafe fn", "unsafe impl"]);
     }
 }
 
 #[test]
 fn the_engine_knows_neither_http_nor_json_text() {
-    does_not_know("daemon/src/engine", &["axum::", "hyper::", "http::", "crate::api", "crate::cri"]);
+    does_not_know(
+        "daemon/src/engine",
+        &["axum::", "hyper::", "http::", "crate::api", "crate::cri"],
+    );
 }
 
 #[test]
@@ -81,8 +104,12 @@ fn arrows_in_the_daemon_go_down_only() {
     let lower = ["content", "snapshot", "archive", "event", "metadata"];
     let middle = ["container", "spec", "task", "image", "network", "volume"];
     for part in lower {
-        let above: Vec<String> = middle.iter().chain(&["engine", "api"]).map(|name| format!("crate::{name}")).collect();
-        does_not_know(&format!("daemon/src/{part}"), &above.iter().map(String::as_str).collect::<Vec<_>>());
+        let above: Vec<String> =
+            middle.iter().chain(&["engine", "api"]).map(|name| format!("crate::{name}")).collect();
+        does_not_know(
+            &format!("daemon/src/{part}"),
+            &above.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
     }
     for part in middle {
         does_not_know(&format!("daemon/src/{part}"), &["crate::engine", "crate::api"]);
@@ -91,5 +118,8 @@ fn arrows_in_the_daemon_go_down_only() {
 
 #[test]
 fn the_reader_of_the_api_decides_nothing_about_storage() {
-    does_not_know("daemon/src/api", &["crate::metadata", "crate::snapshot", "crate::content", "crate::task"]);
+    does_not_know(
+        "daemon/src/api",
+        &["crate::metadata", "crate::snapshot", "crate::content", "crate::task"],
+    );
 }

@@ -5,10 +5,13 @@ use cleat_tests::TestDaemon;
 #[test]
 fn files_go_in_and_come_out_of_running_and_stopped_containers() {
     let daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "-d", "--name", "box", "-v", "vol:/vol", "busybox", "sleep", "1000"]).ok();
+    daemon
+        .docker(["run", "-d", "--name", "box", "-v", "vol:/vol", "busybox", "sleep", "1000"])
+        .ok();
     let (source, target) = (daemon.path("in.txt"), daemon.path("out.txt"));
     std::fs::write(&source, "copied").unwrap();
-    let (source, target) = (source.to_string_lossy().into_owned(), target.to_string_lossy().into_owned());
+    let (source, target) =
+        (source.to_string_lossy().into_owned(), target.to_string_lossy().into_owned());
     for state in ["running", "exited"] {
         for place in ["/tmp/file", "/vol/file"] {
             daemon.docker(["cp", &source, &format!("box:{place}")]).ok();
@@ -21,7 +24,10 @@ fn files_go_in_and_come_out_of_running_and_stopped_containers() {
             daemon.docker(["wait", "box"]).ok();
         }
     }
-    daemon.docker(["cp", "box:/nope", &target]).expect(1).says("Could not find the file /nope in container box");
+    daemon
+        .docker(["cp", "box:/nope", &target])
+        .expect(1)
+        .says("Could not find the file /nope in container box");
     daemon.docker(["rm", "box"]).ok();
     daemon.docker(["volume", "rm", "vol"]).ok();
 }

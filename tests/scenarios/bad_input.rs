@@ -9,7 +9,16 @@ fn post(daemon: &TestDaemon, path: &str, body: &str) -> (String, String) {
     let url = format!("http://d/v1.51{path}");
     let socket = daemon.path("cleat.sock");
     let mut curl = Command::new("curl");
-    curl.args(["-s", "-w", "\n%{http_code}", "-H", "Content-Type: application/json", "-d", body, "--unix-socket"]);
+    curl.args([
+        "-s",
+        "-w",
+        "\n%{http_code}",
+        "-H",
+        "Content-Type: application/json",
+        "-d",
+        body,
+        "--unix-socket",
+    ]);
     let text = run(curl.arg(socket).arg(url)).ok();
     let (answer, status) = text.rsplit_once('\n').unwrap();
     (status.to_owned(), answer.trim().to_owned())
@@ -18,7 +27,11 @@ fn post(daemon: &TestDaemon, path: &str, body: &str) -> (String, String) {
 #[track_caller]
 fn refused(daemon: &TestDaemon, path: &str, body: &str, status: &str, message: &str) {
     let (got, answer) = post(daemon, path, body);
-    assert_eq!((got.as_str(), answer.contains(message)), (status, true), "{path} {body}: {got} {answer}");
+    assert_eq!(
+        (got.as_str(), answer.contains(message)),
+        (status, true),
+        "{path} {body}: {got} {answer}"
+    );
 }
 
 #[test]
@@ -31,13 +44,42 @@ fn a_create_that_makes_no_sense_is_refused_and_leaves_nothing() {
     refused(&daemon, create, "{}", "400", "config cannot be empty in order to create a container");
     refused(&daemon, create, r#"{"Image":"nope"}"#, "404", "No such image: nope:latest");
     let with = |host: &str| format!(r#"{{"Image":"busybox","Cmd":["true"],"HostConfig":{host}}}"#);
-    refused(&daemon, create, &with(r#"{"Memory":1}"#), "400", "Minimum memory limit allowed is 6MB");
-    refused(&daemon, create, &with(r#"{"PortBindings":{"80/tcp":[{"HostPort":"99999"}]}}"#), "400", "99999");
-    refused(&daemon, create, &with(r#"{"Binds":["a:b:c:d:e"]}"#), "400", "invalid volume specification: 'a:b:c:d:e'");
-    refused(&daemon, create, &with(r#"{"Mounts":[{"Type":"bind","Source":"/nope/nope","Target":"/x"}]}"#), "400",
-        "bind source path does not exist: /nope/nope");
+    refused(
+        &daemon,
+        create,
+        &with(r#"{"Memory":1}"#),
+        "400",
+        "Minimum memory limit allowed is 6MB",
+    );
+    refused(
+        &daemon,
+        create,
+        &with(r#"{"PortBindings":{"80/tcp":[{"HostPort":"99999"}]}}"#),
+        "400",
+        "99999",
+    );
+    refused(
+        &daemon,
+        create,
+        &with(r#"{"Binds":["a:b:c:d:e"]}"#),
+        "400",
+        "invalid volume specification: 'a:b:c:d:e'",
+    );
+    refused(
+        &daemon,
+        create,
+        &with(r#"{"Mounts":[{"Type":"bind","Source":"/nope/nope","Target":"/x"}]}"#),
+        "400",
+        "bind source path does not exist: /nope/nope",
+    );
     refused(&daemon, create, &with(r#"{"CapAdd":["NOPE"]}"#), "400", "NOPE");
-    refused(&daemon, create, &with(r#"{"RestartPolicy":{"Name":"sometimes"}}"#), "400", "sometimes");
+    refused(
+        &daemon,
+        create,
+        &with(r#"{"RestartPolicy":{"Name":"sometimes"}}"#),
+        "400",
+        "sometimes",
+    );
     refused(&daemon, &format!("{create}?name=a%20b"), &with("{}"), "400", "Invalid container name");
     assert_eq!(daemon.docker(["ps", "-aq"]).ok(), "");
     assert_eq!(daemon.docker(["volume", "ls", "-q"]).ok(), "");

@@ -7,7 +7,9 @@ use cleat_tests::{TestDaemon, wait_for};
 /// Checks that `log` has the numbers from 1 on, each once and in order, and returns the last.
 #[track_caller]
 fn check_counted(log: &str) -> u64 {
-    let numbers = log.lines().map(|line| line.parse::<u64>().unwrap_or_else(|_| panic!("not a number: {line:?}")));
+    let numbers = log
+        .lines()
+        .map(|line| line.parse::<u64>().unwrap_or_else(|_| panic!("not a number: {line:?}")));
     let mut last = 0;
     for number in numbers {
         assert_eq!(number, last + 1, "a gap or a double");
@@ -17,7 +19,13 @@ fn check_counted(log: &str) -> u64 {
 }
 
 fn follow(daemon: &TestDaemon, name: &str) -> Child {
-    daemon.docker_command().args(["logs", "-f", name]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    daemon
+        .docker_command()
+        .args(["logs", "-f", name])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 #[test]
@@ -50,13 +58,27 @@ fn a_counter_misses_nothing_while_the_daemon_is_killed_twenty_times() {
 #[test]
 fn an_exit_while_no_daemon_runs_is_known_afterwards() {
     let mut daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "-d", "--name", "seven", "-v", "gate:/gate", "busybox", "sh", "-c",
-        "until [ -e /gate/open ]; do usleep 5000; done; echo bye; exit 7"]).ok();
+    daemon
+        .docker([
+            "run",
+            "-d",
+            "--name",
+            "seven",
+            "-v",
+            "gate:/gate",
+            "busybox",
+            "sh",
+            "-c",
+            "until [ -e /gate/open ]; do usleep 5000; done; echo bye; exit 7",
+        ])
+        .ok();
     let pid: i32 = daemon.inspect("seven", ".State.Pid").parse().unwrap();
     let gate = daemon.docker(["volume", "inspect", "-f", "{{.Mountpoint}}", "gate"]).ok();
     daemon.kill();
     std::fs::write(format!("{gate}/open"), "").unwrap();
-    wait_for("the container's end", || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    wait_for("the container's end", || {
+        (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
     daemon.spawn();
     assert_eq!(daemon.docker(["wait", "seven"]).ok(), "7");
     assert_eq!(daemon.inspect("seven", ".State.Status"), "exited");
@@ -70,15 +92,31 @@ fn an_exit_while_no_daemon_runs_is_known_afterwards() {
 #[test]
 fn the_restart_policy_works_while_no_daemon_runs() {
     let mut daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "-d", "--name", "again", "--restart", "on-failure:3", "-v", "gate:/gate", "busybox", "sh", "-c",
-        "echo run; until [ -e /gate/open ]; do usleep 5000; done; exit 1"]).ok();
+    daemon
+        .docker([
+            "run",
+            "-d",
+            "--name",
+            "again",
+            "--restart",
+            "on-failure:3",
+            "-v",
+            "gate:/gate",
+            "busybox",
+            "sh",
+            "-c",
+            "echo run; until [ -e /gate/open ]; do usleep 5000; done; exit 1",
+        ])
+        .ok();
     let gate = daemon.docker(["volume", "inspect", "-f", "{{.Mountpoint}}", "gate"]).ok();
     let id = daemon.inspect("again", ".Id");
     let log = daemon.inspect("again", ".LogPath");
     daemon.kill();
     std::fs::write(format!("{gate}/open"), "").unwrap();
     // Once by the daemon, three times by the policy.
-    wait_for("four runs in the log", || (std::fs::read_to_string(&log).unwrap().lines().count() == 4).then_some(()));
+    wait_for("four runs in the log", || {
+        (std::fs::read_to_string(&log).unwrap().lines().count() == 4).then_some(())
+    });
     daemon.spawn();
     assert_eq!(daemon.docker(["wait", &id]).ok(), "1");
     assert_eq!(daemon.inspect("again", ".RestartCount"), "3");
@@ -125,10 +163,13 @@ fn a_killed_shim_takes_its_container_along_and_the_state_says_so() {
     let pid: i32 = daemon.inspect("orphan", ".State.Pid").parse().unwrap();
     let shim = parent_of(pid);
     assert!(std::fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap().contains(&id));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     assert_eq!(daemon.docker(["wait", "orphan"]).ok(), "137");
     assert_eq!(daemon.inspect("orphan", ".State.Status"), "exited");
-    wait_for("the container's end", || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    wait_for("the container's end", || {
+        (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
     daemon.docker(["start", "orphan"]).ok();
     daemon.docker(["rm", "-f", "orphan"]).ok();
 }
@@ -140,7 +181,9 @@ fn parent_of(pid: i32) -> i32 {
 
 /// Every fault point the daemon has, by its own word.
 fn fault_points() -> Vec<String> {
-    let list = cleat_tests::run(std::process::Command::new(cleat_tests::binary("cleatd")).arg("--list-fault-points"));
+    let list = cleat_tests::run(
+        std::process::Command::new(cleat_tests::binary("cleatd")).arg("--list-fault-points"),
+    );
     list.ok().lines().map(str::to_owned).collect()
 }
 
@@ -155,7 +198,18 @@ fn a_daemon_killed_between_any_two_steps_leaves_nothing_half() {
         daemon.wait_ready();
         // A whole life. Whichever of these meets the point loses its daemon; the others then fail to connect.
         for command in [
-            &["create", "--name", "victim", "-v", "/data", "-p", "127.0.0.1:0:80", "busybox", "sleep", "1000"][..],
+            &[
+                "create",
+                "--name",
+                "victim",
+                "-v",
+                "/data",
+                "-p",
+                "127.0.0.1:0:80",
+                "busybox",
+                "sleep",
+                "1000",
+            ][..],
             &["start", "victim"],
             &["stop", "-t", "0", "victim"],
             &["rm", "-v", "victim"],
@@ -174,7 +228,11 @@ fn a_daemon_killed_between_any_two_steps_leaves_nothing_half() {
         // Or gone, and the name is free.
         daemon.docker(["run", "--rm", "--name", "victim", "busybox", "true"]).ok();
         assert_eq!(daemon.docker(["ps", "-aq"]).ok(), "", "after {point}");
-        assert_eq!(daemon.docker(["volume", "ls", "-q"]).ok(), "", "a volume is left after {point}");
+        assert_eq!(
+            daemon.docker(["volume", "ls", "-q"]).ok(),
+            "",
+            "a volume is left after {point}"
+        );
     }
 }
 

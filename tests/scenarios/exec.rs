@@ -11,10 +11,16 @@ fn running() -> TestDaemon {
 #[test]
 fn an_exec_runs_beside_the_container() {
     let daemon = running();
-    for ran in [daemon.docker(["exec", "host", "sh", "-c", "echo $A"]), daemon.cleat(["exec", "host", "sh", "-c", "echo $A"])] {
+    for ran in [
+        daemon.docker(["exec", "host", "sh", "-c", "echo $A"]),
+        daemon.cleat(["exec", "host", "sh", "-c", "echo $A"]),
+    ] {
         assert_eq!(ran.ok(), "b");
     }
-    assert_eq!(daemon.docker(["exec", "-u", "7", "-w", "/tmp", "host", "sh", "-c", "id -u; pwd"]).ok(), "7\n/tmp");
+    assert_eq!(
+        daemon.docker(["exec", "-u", "7", "-w", "/tmp", "host", "sh", "-c", "id -u; pwd"]).ok(),
+        "7\n/tmp"
+    );
     assert_eq!(daemon.docker_with_stdin(["exec", "-i", "host", "cat"], b"in".to_vec()).ok(), "in");
     daemon.docker(["exec", "host", "sh", "-c", "exit 9"]).expect(9);
     daemon.docker(["exec", "host", "nope"]).expect(127);

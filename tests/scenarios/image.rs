@@ -20,7 +20,10 @@ fn an_image_goes_out_and_comes_back_the_same() {
 fn an_image_in_use_is_not_removed() {
     let daemon = TestDaemon::with_busybox();
     daemon.docker(["create", "--name", "user", "busybox"]).ok();
-    daemon.docker(["rmi", "busybox"]).expect(1).says("conflict: unable to remove repository reference");
+    daemon
+        .docker(["rmi", "busybox"])
+        .expect(1)
+        .says("conflict: unable to remove repository reference");
     daemon.docker(["tag", "busybox", "other:1"]).ok();
     assert_eq!(daemon.docker(["rmi", "other:1"]).ok(), "Untagged: other:1");
     daemon.docker(["rm", "user"]).ok();
@@ -30,14 +33,29 @@ fn an_image_in_use_is_not_removed() {
 #[test]
 fn a_commit_keeps_what_changed() {
     let daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "--name", "changed", "busybox", "sh", "-c", "echo new > /new; rm /etc/group; echo changed > /etc/passwd"]).ok();
-    let mut changes: Vec<String> = daemon.docker(["diff", "changed"]).ok().lines().map(str::to_owned).collect();
+    daemon
+        .docker([
+            "run",
+            "--name",
+            "changed",
+            "busybox",
+            "sh",
+            "-c",
+            "echo new > /new; rm /etc/group; echo changed > /etc/passwd",
+        ])
+        .ok();
+    let mut changes: Vec<String> =
+        daemon.docker(["diff", "changed"]).ok().lines().map(str::to_owned).collect();
     changes.sort();
     assert_eq!(changes, ["A /new", "C /etc", "C /etc/passwd", "D /etc/group"]);
-    daemon.docker(["commit", "-m", "why", "-c", "CMD [\"cat\", \"/new\"]", "changed", "made:1"]).ok();
+    daemon
+        .docker(["commit", "-m", "why", "-c", "CMD [\"cat\", \"/new\"]", "changed", "made:1"])
+        .ok();
     assert_eq!(daemon.docker(["run", "--rm", "made:1"]).ok(), "new");
     daemon.docker(["run", "--rm", "made:1", "test", "-e", "/etc/group"]).expect(1);
-    assert!(daemon.docker(["history", "--format", "{{.Comment}}", "made:1"]).ok().starts_with("why"));
+    assert!(
+        daemon.docker(["history", "--format", "{{.Comment}}", "made:1"]).ok().starts_with("why")
+    );
     daemon.docker(["rm", "changed"]).ok();
 }
 

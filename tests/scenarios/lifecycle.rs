@@ -5,13 +5,28 @@ use cleat_tests::TestDaemon;
 #[test]
 fn a_container_lives_its_life() {
     let daemon = TestDaemon::with_busybox();
-    let id = daemon.docker(["create", "--name", "first", "busybox", "sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done"]).ok();
+    let id = daemon
+        .docker([
+            "create",
+            "--name",
+            "first",
+            "busybox",
+            "sh",
+            "-c",
+            "trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done",
+        ])
+        .ok();
     assert_eq!(id.len(), 64);
     assert_eq!(daemon.inspect("first", ".State.Status"), "created");
     daemon.docker(["start", "first"]).ok();
-    cleat_tests::wait_for("its first line", || (daemon.docker(["logs", "first"]).ok() == "up").then_some(()));
+    cleat_tests::wait_for("its first line", || {
+        (daemon.docker(["logs", "first"]).ok() == "up").then_some(())
+    });
     daemon.docker(["start", "first"]).ok();
-    daemon.docker(["rm", "first"]).expect(1).says("container is running: stop the container before removing or force remove");
+    daemon
+        .docker(["rm", "first"])
+        .expect(1)
+        .says("container is running: stop the container before removing or force remove");
     daemon.docker(["rename", "first", "second"]).ok();
     assert!(daemon.docker(["top", "second"]).ok().contains("sh -c trap"));
     daemon.docker(["stop", "second"]).ok();
@@ -50,14 +65,29 @@ fn ps_shows_what_docker_shows() {
     assert_eq!(names(&["-a", "-f", "label=k=v"]), "up");
     assert_eq!(names(&["-a", "-f", "name=e"]), "new done");
     assert_eq!(names(&["-a", "-f", "ancestor=busybox", "-n", "1"]), "new");
-    assert!(daemon.docker(["ps", "-a", "--format", "{{.Status}}", "-f", "name=done"]).ok().starts_with("Exited (4) "));
+    assert!(
+        daemon
+            .docker(["ps", "-a", "--format", "{{.Status}}", "-f", "name=done"])
+            .ok()
+            .starts_with("Exited (4) ")
+    );
 }
 
 #[test]
 fn events_tell_the_story_in_order() {
     let daemon = TestDaemon::with_busybox();
     daemon.docker(["run", "--rm", "--name", "story", "busybox", "true"]).ok();
-    let now = daemon.docker(["events", "--since", "1h", "--until", "0s", "-f", "type=container", "--format", "{{.Action}}"]);
+    let now = daemon.docker([
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "-f",
+        "type=container",
+        "--format",
+        "{{.Action}}",
+    ]);
     let actions: Vec<String> = now.ok().lines().map(str::to_owned).collect();
     assert_eq!(actions, ["create", "attach", "start", "die", "destroy"]);
 }
@@ -65,7 +95,17 @@ fn events_tell_the_story_in_order() {
 #[test]
 fn logs_can_be_cut() {
     let daemon = TestDaemon::with_busybox();
-    daemon.docker(["run", "--name", "logged", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo $i; done; echo e >&2; printf tail"]).ok();
+    daemon
+        .docker([
+            "run",
+            "--name",
+            "logged",
+            "busybox",
+            "sh",
+            "-c",
+            "for i in 1 2 3 4 5; do echo $i; done; echo e >&2; printf tail",
+        ])
+        .ok();
     assert_eq!(daemon.docker(["logs", "logged"]).ok(), "1\n2\n3\n4\n5\ntail");
     assert_eq!(daemon.docker(["logs", "--tail", "2", "logged"]).stderr, "e\n");
     assert_eq!(daemon.docker(["logs", "--since", "1h", "--until", "1h", "logged"]).ok(), "");
@@ -76,8 +116,23 @@ fn logs_can_be_cut() {
 #[test]
 fn a_log_is_rotated() {
     let daemon = TestDaemon::with_busybox();
-    let flags = ["run", "--name", "logged", "--log-opt", "max-size=10k", "--log-opt", "max-file=3", "busybox"];
-    daemon.docker(flags.into_iter().chain(["sh", "-c", "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo $i; done"])).ok();
+    let flags = [
+        "run",
+        "--name",
+        "logged",
+        "--log-opt",
+        "max-size=10k",
+        "--log-opt",
+        "max-file=3",
+        "busybox",
+    ];
+    daemon
+        .docker(flags.into_iter().chain([
+            "sh",
+            "-c",
+            "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo $i; done",
+        ]))
+        .ok();
     let path = daemon.inspect("logged", ".LogPath");
     for suffix in ["", ".1", ".2"] {
         let size = std::fs::metadata(format!("{path}{suffix}")).unwrap().len();

@@ -19,10 +19,14 @@ fn a_container_says_hi() {
 #[test]
 fn exit_codes_are_dockers() {
     let daemon = TestDaemon::with_busybox();
-    for (script, code) in [("exit 0", 0), ("exit 1", 1), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)] {
+    for (script, code) in
+        [("exit 0", 0), ("exit 1", 1), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)]
+    {
         // A first process ignores signals it has no handler for, so the shell below it gets them.
         let script = format!("sh -c '{script}'; exit $?");
-        both(&daemon, &["run", "--rm", "busybox", "sh", "-c", &script], |ran| drop(ran.expect(code)));
+        both(&daemon, &["run", "--rm", "busybox", "sh", "-c", &script], |ran| {
+            drop(ran.expect(code))
+        });
     }
     both(&daemon, &["run", "--rm", "busybox", "nope"], |ran| {
         ran.expect(127).says("exec: \"nope\": executable file not found in $PATH");
@@ -44,7 +48,9 @@ fn stdin_reaches_the_container_and_ends() {
 fn two_hundred_megabytes_go_through_unharmed() {
     let daemon = TestDaemon::with_busybox();
     let mut bytes = vec![0; 200 << 20];
-    std::fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes[..1 << 20])).unwrap();
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes[..1 << 20]))
+        .unwrap();
     for chunk in 1..200u32 {
         let (head, tail) = bytes.split_at_mut((chunk as usize) << 20);
         tail[..1 << 20].copy_from_slice(&head[..1 << 20]);
@@ -52,7 +58,12 @@ fn two_hundred_megabytes_go_through_unharmed() {
     }
     let args = ["run", "-i", "--rm", "--log-driver", "none", "busybox", "cat"];
     let ran = daemon.docker_with_stdin(args, bytes.clone()).expect(0);
-    assert!(ran.stdout == bytes, "{} of {} bytes came back, or others", ran.stdout.len(), bytes.len());
+    assert!(
+        ran.stdout == bytes,
+        "{} of {} bytes came back, or others",
+        ran.stdout.len(),
+        bytes.len()
+    );
 }
 
 #[test]
@@ -78,18 +89,42 @@ fn what_was_asked_for_is_what_runs() {
     assert_eq!(sh(&["-u", "nobody"], "id -u; id -g"), "65534\n65534");
     assert_eq!(sh(&["-u", "7:8"], "id -u; id -g"), "7\n8");
     assert_eq!(sh(&["-h", "web"], "hostname; grep -c web /etc/hosts"), "web\n1");
-    assert_eq!(sh(&["--read-only"], "touch /x 2>&1 || echo refused"), "touch: /x: Read-only file system\nrefused");
+    assert_eq!(
+        sh(&["--read-only"], "touch /x 2>&1 || echo refused"),
+        "touch: /x: Read-only file system\nrefused"
+    );
     assert_eq!(sh(&["--tmpfs", "/t:size=1m"], "df -k /t | tail -1 | awk '{print $2}'"), "1024");
     assert_eq!(sh(&["--shm-size", "8m"], "df -k /dev/shm | tail -1 | awk '{print $2}'"), "8192");
-    assert_eq!(sh(&["--cap-drop", "ALL"], "grep CapEff /proc/self/status | cut -f2"), "0000000000000000");
-    assert_eq!(sh(&["--cap-drop", "ALL", "--cap-add", "CHOWN"], "grep CapEff /proc/self/status | cut -f2"), "0000000000000001");
-    assert_eq!(sh(&["--security-opt", "no-new-privileges"], "grep NoNewPrivs /proc/self/status | cut -f2"), "1");
-    assert_eq!(sh(&["--security-opt", "seccomp=unconfined"], "grep Seccomp: /proc/self/status | cut -f2"), "0");
+    assert_eq!(
+        sh(&["--cap-drop", "ALL"], "grep CapEff /proc/self/status | cut -f2"),
+        "0000000000000000"
+    );
+    assert_eq!(
+        sh(&["--cap-drop", "ALL", "--cap-add", "CHOWN"], "grep CapEff /proc/self/status | cut -f2"),
+        "0000000000000001"
+    );
+    assert_eq!(
+        sh(&["--security-opt", "no-new-privileges"], "grep NoNewPrivs /proc/self/status | cut -f2"),
+        "1"
+    );
+    assert_eq!(
+        sh(&["--security-opt", "seccomp=unconfined"], "grep Seccomp: /proc/self/status | cut -f2"),
+        "0"
+    );
     assert_eq!(sh(&[], "grep Seccomp: /proc/self/status | cut -f2"), "2");
     assert_eq!(sh(&["--ulimit", "nofile=99:100"], "ulimit -n; ulimit -Hn"), "99\n100");
-    assert_eq!(sh(&["--sysctl", "net.ipv4.ip_forward=0"], "cat /proc/sys/net/ipv4/ip_forward"), "0");
-    assert_eq!(sh(&["--device", "/dev/null:/dev/hole"], "echo x >/dev/hole && test -c /dev/hole && echo ok"), "ok");
-    assert_eq!(sh(&["--entrypoint", "/bin/echo"], "x"), "-c x");
+    assert_eq!(
+        sh(&["--sysctl", "net.ipv4.ip_forward=0"], "cat /proc/sys/net/ipv4/ip_forward"),
+        "0"
+    );
+    assert_eq!(
+        sh(
+            &["--device", "/dev/null:/dev/hole"],
+            "echo x >/dev/hole && test -c /dev/hole && echo ok"
+        ),
+        "ok"
+    );
+    assert_eq!(sh(&["--entrypoint", "/bin/echo"], "x"), "sh -c x");
     assert_eq!(sh(&["--network", "none"], "ls /sys/class/net"), "lo");
     assert_eq!(sh(&["--init"], "cat /proc/1/comm"), "docker-init");
 }
@@ -106,6 +141,9 @@ fn a_container_with_rm_is_gone_afterwards() {
 fn without_a_daemon_both_clients_say_so() {
     let mut daemon = TestDaemon::start();
     daemon.terminate();
-    let sentence = format!("Cannot connect to the Docker daemon at {}. Is the docker daemon running?", daemon.host());
+    let sentence = format!(
+        "Cannot connect to the Docker daemon at {}. Is the docker daemon running?",
+        daemon.host()
+    );
     both(&daemon, &["ps"], |ran| drop(ran.expect(1).says(&sentence)));
 }

@@ -50,7 +50,9 @@ impl Terminal {
     fn shows(&mut self, text: &str) {
         let (screen, seen) = (&self.screen, &mut self.seen);
         wait_for(&format!("{text:?} on the terminal"), || {
-            seen.extend(screen.try_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+            seen.extend(
+                screen.try_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            );
             seen.contains(text).then_some(())
         });
         seen.clear();
@@ -82,7 +84,8 @@ fn a_shell_on_a_terminal() {
 #[test]
 fn detaching_leaves_the_container_and_attaching_comes_back() {
     let daemon = TestDaemon::with_busybox();
-    for (name, [mut first, mut second]) in [("one", commands(&daemon)), ("two", commands(&daemon))] {
+    for (name, [mut first, mut second]) in [("one", commands(&daemon)), ("two", commands(&daemon))]
+    {
         first.args(["run", "-it", "--name", name, "busybox", "sh"]);
         let mut terminal = Terminal::open(first);
         terminal.shows("# ");

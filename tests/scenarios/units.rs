@@ -13,7 +13,10 @@ fn systemd_finds_no_fault_in_the_units() {
         fs::write(directory.path().join(unit), text).unwrap();
     }
     let mut verify = Command::new("systemd-analyze");
-    verify.arg("verify").arg("--man=no").args(["cleat.service", "cleat.socket"].map(|unit| directory.path().join(unit)));
+    verify
+        .arg("verify")
+        .arg("--man=no")
+        .args(["cleat.service", "cleat.socket"].map(|unit| directory.path().join(unit)));
     let ran = run(&mut verify).expect(0);
     assert!(!ran.stderr.contains("cleat"), "{}", ran.stderr);
 }

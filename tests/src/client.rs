@@ -28,7 +28,14 @@ impl Ran {
     /// Fails the test unless the command ended with `code`.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{}\nstdout: {}\nstderr: {}", self.line, self.text(), self.stderr);
+        assert_eq!(
+            self.code,
+            code,
+            "{}\nstdout: {}\nstderr: {}",
+            self.line,
+            self.text(),
+            self.stderr
+        );
         self
     }
 
@@ -41,7 +48,12 @@ impl Ran {
     /// Fails the test unless stderr has `part`.
     #[track_caller]
     pub fn says(self, part: &str) -> Self {
-        assert!(self.stderr.contains(part), "{}\nwanted: {part}\nstderr: {}", self.line, self.stderr);
+        assert!(
+            self.stderr.contains(part),
+            "{}\nwanted: {part}\nstderr: {}",
+            self.line,
+            self.stderr
+        );
         self
     }
 }
@@ -73,5 +85,10 @@ pub fn run_with_stdin(command: &mut Command, stdin: Vec<u8>) -> Ran {
         writer.join().expect("the writer does not panic");
     }
     let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
-    Ran { code, stdout: output.stdout, stderr: String::from_utf8_lossy(&output.stderr).into_owned(), line }
+    Ran {
+        code,
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        line,
+    }
 }

@@ -14,7 +14,9 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::{NetworkNamespace, Ran, Traces, binary, busybox, docker, run, run_with_stdin, wait_for};
+use crate::{
+    NetworkNamespace, Ran, Traces, binary, busybox, docker, run, run_with_stdin, wait_for,
+};
 
 /// What may differ from one daemon to the next.
 #[derive(Clone, Debug, Default)]
@@ -51,8 +53,10 @@ impl TestDaemon {
     /// Starts one with more flags.
     pub fn with(options: Options) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("cleat-t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let directory = tempfile::Builder::new().prefix("cleat-").tempdir().expect("a directory can be made");
+        let name =
+            format!("cleat-t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let directory =
+            tempfile::Builder::new().prefix("cleat-").tempdir().expect("a directory can be made");
         let network = NetworkNamespace::new(name.clone());
         let mut daemon = Self { directory, network, cgroup: name, options, process: None };
         daemon.spawn();
@@ -68,7 +72,11 @@ impl TestDaemon {
     /// Starts the daemon (again) with more environment, and does not wait.
     pub fn spawn_with(&mut self, env: &[(&str, &str)]) {
         assert!(self.process.is_none(), "the daemon runs");
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("the log opens");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .expect("the log opens");
         let mut command = self.network.command(binary("cleatd"));
         command
             .arg("--root")
@@ -150,7 +158,11 @@ impl TestDaemon {
     }
 
     /// Runs the stock client with something to read.
-    pub fn docker_with_stdin<'a>(&self, args: impl IntoIterator<Item = &'a str>, stdin: Vec<u8>) -> Ran {
+    pub fn docker_with_stdin<'a>(
+        &self,
+        args: impl IntoIterator<Item = &'a str>,
+        stdin: Vec<u8>,
+    ) -> Ran {
         run_with_stdin(self.docker_command().args(args), stdin)
     }
 
@@ -177,13 +189,26 @@ impl TestDaemon {
         for applet in applets.lines().filter(|applet| *applet != "busybox") {
             let _ = std::os::unix::fs::symlink("busybox", bin.join(applet));
         }
-        fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
+        fs::write(
+            tree.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        )
+        .expect("a file can be written");
+        fs::write(tree.join("etc/group"), "root:x:0:\nnobody:x:65534:\n")
             .expect("a file can be written");
-        fs::write(tree.join("etc/group"), "root:x:0:\nnobody:x:65534:\n").expect("a file can be written");
         let archive = self.path("busybox.tar");
         run(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&archive).arg(".")).expect(0);
         let archive = archive.to_string_lossy();
-        self.docker(["import", "-c", "CMD [\"sh\"]", "-c", "ENV PATH=/bin", &*archive, "busybox:latest"]).ok();
+        self.docker([
+            "import",
+            "-c",
+            "CMD [\"sh\"]",
+            "-c",
+            "ENV PATH=/bin",
+            &*archive,
+            "busybox:latest",
+        ])
+        .ok();
     }
 
     /// Kills the daemon with SIGKILL.
@@ -202,8 +227,11 @@ impl TestDaemon {
     /// Stops the daemon with SIGTERM and waits for its end.
     pub fn terminate(&mut self) {
         let mut process = self.process.take().expect("the daemon runs");
-        kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM).expect("a child can be signalled");
-        wait_for("the daemon's graceful end", || process.try_wait().expect("a child can be waited for"));
+        kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM)
+            .expect("a child can be signalled");
+        wait_for("the daemon's graceful end", || {
+            process.try_wait().expect("a child can be waited for")
+        });
     }
 
     /// Returns everything of the engine that is on the host now, the daemon's own process aside.
@@ -212,7 +240,11 @@ impl TestDaemon {
         found.extend(self.network.leftovers());
         for directory in ["run/tasks", "root/containers", "root/snapshots/active"] {
             let entries = fs::read_dir(self.path(directory)).into_iter().flatten().flatten();
-            found.extend(entries.filter(|entry| !is_empty(&entry.path())).map(|entry| format!("{:?}", entry.path())));
+            found.extend(
+                entries
+                    .filter(|entry| !is_empty(&entry.path()))
+                    .map(|entry| format!("{:?}", entry.path())),
+            );
         }
         found
     }
@@ -245,7 +277,9 @@ impl TestDaemon {
 }
 
 fn is_empty(path: &Path) -> bool {
-    path.is_dir() && fs::read_dir(path).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|e| is_empty(&e.path()))))
+    path.is_dir()
+        && fs::read_dir(path)
+            .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|e| is_empty(&e.path()))))
 }
 
 impl Drop for TestDaemon {
@@ -255,7 +289,8 @@ impl Drop for TestDaemon {
             self.clean_up();
             return;
         }
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.remove_everything()));
+        let ended =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.remove_everything()));
         // Processes end a moment after their kill; what is still there after a minute is a leak.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         let mut left = self.leftovers();

@@ -52,7 +52,9 @@ impl Traces<'_> {
     /// Returns mounts, processes and cgroups that are still there.
     pub fn found(&self) -> Vec<String> {
         let mut found = self.mounts();
-        found.extend(self.processes().into_iter().map(|pid| format!("process {pid}: {}", command_line(pid))));
+        found.extend(
+            self.processes().into_iter().map(|pid| format!("process {pid}: {}", command_line(pid))),
+        );
         found.extend(self.cgroups());
         found
     }
@@ -60,7 +62,11 @@ impl Traces<'_> {
     fn mounts(&self) -> Vec<String> {
         let directory = self.directory.to_string_lossy();
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo can be read");
-        mounts.lines().filter(|line| line.contains(&*directory)).map(|line| format!("mount {line}")).collect()
+        mounts
+            .lines()
+            .filter(|line| line.contains(&*directory))
+            .map(|line| format!("mount {line}"))
+            .collect()
     }
 
     /// Returns the processes whose command line names the directory.
@@ -68,7 +74,10 @@ impl Traces<'_> {
         let directory = self.directory.to_string_lossy();
         let entries = fs::read_dir("/proc").expect("/proc can be read").flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|&pid| pid != std::process::id() as i32 && command_line(pid).contains(&*directory)).collect()
+        pids.filter(|&pid| {
+            pid != std::process::id() as i32 && command_line(pid).contains(&*directory)
+        })
+        .collect()
     }
 
     fn cgroups(&self) -> Vec<String> {

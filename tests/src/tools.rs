@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 /// Returns the top of the repository.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in the workspace")
+        .to_owned()
 }
 
 /// Returns a binary that the workspace's `cargo build` made with the profile of the running test.

@@ -8,7 +8,7 @@ use super::{Error, Result};
 
 /// Makes a directory (and those above it) that only root can look into, others can pass through.
 pub(super) fn make_private(path: &Path) -> Result<()> {
-    fs::DirBuilder::new().mode(0o711).recursive(true).create(path).map_err(|error| {
+    fs::DirBuilder::new().mode(0o710).recursive(true).create(path).map_err(|error| {
         Error::with_source(Kind::Internal, format!("cannot make {}", path.display()), error)
     })
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use futures_util::future::join_all;
 
 use super::{Engine, StopOptions};
+use crate::task::cgroup;
 
 impl Engine {
     /// Leaves (or with `--stop-containers` stops) the containers and ends what listens: SIGTERM.
@@ -32,6 +33,7 @@ impl Engine {
         self.0.events.close();
         if self.entries().iter().all(|entry| !entry.view().state.is_running()) {
             self.0.networks.close().await;
+            cgroup::remove_if_empty(&self.config().cgroup_parent);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What is refused at create: what makes no sense, and what we do not have. Nothing that was asked for is ignored.
 
 use cleat_proto::{
-    docker::container::{Config, HostConfig, RestartPolicy},
+    docker::container::{Config, HostConfig, PortMap, RestartPolicy},
     kind::Kind,
 };
 
 use super::{Error, Result};
-use crate::config::Config as DaemonConfig;
+use crate::{config::Config as DaemonConfig, network};
 
 /// The default log driver, and the one that keeps nothing.
 const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
@@ -45,6 +45,7 @@ pub(super) fn check(
     check_restart_policy(&host.restart_policy, host.auto_remove)?;
     check_log(config, host)?;
     check_runtime(host, daemon)?;
+    check_network(host)?;
     check_namespaces(host)?;
     check_absent(config, host)?;
     let mut warnings = Vec::new();
@@ -116,6 +117,14 @@ fn check_runtime(host: &HostConfig, daemon: &DaemonConfig) -> Result<()> {
     Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)))
 }
 
+fn check_network(host: &HostConfig) -> Result<()> {
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    network::check_ports(host.port_bindings.as_ref().unwrap_or(&PortMap::new()))?;
+    network::check_extra_hosts(&list(&host.extra_hosts))?;
+    network::check_dns(&list(&host.dns))?;
+    Ok(())
+}
+
 fn check_namespaces(host: &HostConfig) -> Result<()> {
     let container = |mode: &str| mode.strip_prefix("container:").is_some_and(|id| !id.is_empty());
     if !matches!(host.ipc_mode.as_str(), "none" | "private" | "shareable" | "host")
@@ -154,7 +163,6 @@ fn check_absent(config: &Config, host: &HostConfig) -> Result<()> {
             host.io_maximum_iops != 0 || host.io_maximum_bandwidth != 0,
             "IOMaximumIOps and IOMaximumBandwidth",
         ),
-        (host.annotations.as_ref().is_some_and(|a| !a.is_empty()), "annotations"),
     ];
     match absent.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(not_yet(what)),

@@ -85,6 +85,14 @@ pub fn children(parent: &str) -> Vec<String> {
     names
 }
 
+/// Removes the cgroup `path` from each hierarchy where nothing is in it or below it.
+pub fn remove_if_empty(path: &str) {
+    for directory in directories(path) {
+        // One that is in use is EBUSY, and stays.
+        let _ = fs::remove_dir(directory);
+    }
+}
+
 fn remove(path: &str) -> io::Result<()> {
     let mut result = Ok(());
     for directory in directories(path) {
