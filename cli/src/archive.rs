@@ -41,6 +41,9 @@ pub fn absolute(path: &str) -> Option<String> {
 }
 
 fn base(path: &str) -> &str {
+    if path.is_empty() {
+        return ".";
+    }
     let trimmed = path.trim_end_matches('/');
     match trimmed.rsplit('/').next() {
         Some("") | None => "/",

@@ -82,7 +82,7 @@ impl Config {
             }
         };
         serde_json::from_slice(&content).unwrap_or_else(|error| {
-            let reason = parse_message(&content, &error);
+            let reason = crate::output::json::go_message(&content, &error);
             eprintln!("WARNING: Error parsing config file ({}): {reason}", path.display());
             Self::default()
         })
@@ -140,29 +140,6 @@ pub fn set_current_context(directory: &std::path::Path, name: &str) -> Result<()
         .map_err(|error| crate::go::path_error("mkdir", &directory.to_string_lossy(), &error))?;
     let text = serde_json::to_string(&all).unwrap_or_default();
     crate::context::write_atomically(&path, crate::output::json::indent(&text, "\t").as_bytes())
-}
-
-/// Go's words for the commonest fault.
-fn parse_message(content: &[u8], error: &serde_json::Error) -> String {
-    if error.is_eof() {
-        return "unexpected end of JSON input".into();
-    }
-    let before: usize = content
-        .split(|byte| *byte == b'\n')
-        .take(error.line().saturating_sub(1))
-        .map(|line| line.len() + 1)
-        .sum();
-    match content.get(before + error.column().saturating_sub(1)) {
-        Some(byte) if error.is_syntax() => {
-            let place = if error.to_string().starts_with("key must be") {
-                "looking for beginning of object key string"
-            } else {
-                "looking for beginning of value"
-            };
-            format!("invalid character {} {place}", crate::go::quote_rune(*byte as char))
-        }
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]

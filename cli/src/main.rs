@@ -26,6 +26,7 @@ use std::rc::Rc;
 
 use app::{App, NAME};
 use cli::{Call, Entry, EntryKind};
+use command::signal::{OnInterrupt, on_interrupt};
 use error::{Error, Outcome};
 use flags::{Flag, Flags, Kind, Parsed, flag, short};
 use tokio::signal::unix::{SignalKind, signal};
@@ -78,14 +79,23 @@ async fn run_until_signal() -> i32 {
     };
     let run = run();
     tokio::pin!(run);
+    let mut count = 0;
     loop {
         let number = tokio::select! {
             outcome = &mut run => return report(outcome),
             _ = interrupt.recv() => 2,
             _ = terminate.recv() => 15,
         };
-        if !command::signal::are_proxied() {
-            return 128 + number;
+        count += 1;
+        match on_interrupt() {
+            OnInterrupt::End => return 128 + number,
+            OnInterrupt::EndQuietly => return 0,
+            OnInterrupt::GoOn if count == 3 => {
+                terminal::restore();
+                print::err("\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n");
+                return 1;
+            }
+            OnInterrupt::GoOn => {}
         }
     }
 }
@@ -221,7 +231,7 @@ async fn run_command(
     let (flags, args) = match parsed {
         Parsed::Help(deprecated) => {
             if deprecated {
-                print::err("Flag shorthand -h has been deprecated, use --help\n");
+                print::line("Flag shorthand -h has been deprecated, use --help");
             }
             print::out(&help::command(command, path));
             return Ok(());
@@ -229,6 +239,9 @@ async fn run_command(
         Parsed::Run(flags, args) => (flags, args),
     };
     command.check_arity(path, args.len())?;
+    if let Some((old, new)) = flags.deprecated() {
+        print::line(&format!("Flag --{old} has been deprecated, use --{new} instead"));
+    }
     check_versions(&app, &flags).await?;
     (command.run)(Call { app, flags, args, name: entry.name }).await
 }

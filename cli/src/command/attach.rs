@@ -1,7 +1,7 @@
 //! `attach`.
 
 use super::run::{attach, check_tty, status};
-use super::signal::{self, Proxy};
+use super::signal::{self, OnInterrupt, Proxy};
 use super::{container_path, handler};
 use crate::cli::{Arity, Call, Command};
 use crate::client::{Client, Query, Response};
@@ -58,6 +58,7 @@ async fn run(call: Call) -> Outcome {
     };
     let proxy = (call.flags.on("sig-proxy") && !tty).then(Proxy::new);
     let flow = follow(client, name, plan, detach_keys, wait);
+    signal::set_on_interrupt(OnInterrupt::GoOn);
     match proxy {
         None => flow.await,
         Some(proxy) => tokio::select! {

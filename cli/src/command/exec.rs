@@ -114,6 +114,7 @@ async fn attached(
     detach_keys: &str,
 ) -> Outcome {
     let path = format!("/exec/{id}");
+    signal::set_on_interrupt(signal::OnInterrupt::EndQuietly);
     let connection =
         client.hijack(&format!("{path}/start"), &Query::default(), Body::json(start)).await?;
     let ended = tokio::select! {

@@ -4,7 +4,7 @@
 
 use cleat_proto::docker::container::{BindOptions, Mount, StrSlice};
 
-use super::signal::{self, Proxy};
+use super::signal::{self, OnInterrupt, Proxy};
 use super::{handler, pull};
 use crate::app::NAME;
 use crate::cli::{Arity, Call, Command};
@@ -241,6 +241,7 @@ async fn run(call: Call) -> Outcome {
         keys => keys,
     };
     let attached = run_attached(client, &id, plan, auto_remove, detach_keys);
+    signal::set_on_interrupt(OnInterrupt::GoOn);
     match proxy {
         None => attached.await,
         Some(proxy) => tokio::select! {

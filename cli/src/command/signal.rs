@@ -1,18 +1,38 @@
 //! Signals passed on to the container instead of ending us.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::client::{Client, Query};
 
-static PROXIED: AtomicBool = AtomicBool::new(false);
+/// What an interrupt or a termination of ours does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnInterrupt {
+    /// The command ends, with the signal's exit code.
+    End,
+    /// The command ends as if nothing had happened, as docker's `exec` does.
+    EndQuietly,
+    /// The container's end counts; only the third signal ends the command.
+    GoOn,
+}
 
-/// Whether a command has taken the signals over.
-pub fn are_proxied() -> bool {
-    PROXIED.load(Ordering::Relaxed)
+static MODE: AtomicU8 = AtomicU8::new(OnInterrupt::End as u8);
+
+/// What a signal does now.
+pub fn on_interrupt() -> OnInterrupt {
+    match MODE.load(Ordering::Relaxed) {
+        mode if mode == OnInterrupt::End as u8 => OnInterrupt::End,
+        mode if mode == OnInterrupt::EndQuietly as u8 => OnInterrupt::EndQuietly,
+        _ => OnInterrupt::GoOn,
+    }
+}
+
+/// Changes what a signal does.
+pub fn set_on_interrupt(mode: OnInterrupt) {
+    MODE.store(mode as u8, Ordering::Relaxed);
 }
 
 /// Every signal that can be passed on. Left out: those that cannot be caught, that report our own faults or children, and the
@@ -45,7 +65,7 @@ pub struct Proxy(Vec<(&'static str, Signal)>);
 impl Proxy {
     /// Catches the signals.
     pub fn new() -> Self {
-        PROXIED.store(true, Ordering::Relaxed);
+        set_on_interrupt(OnInterrupt::GoOn);
         let catch = |(number, name): &(i32, &'static str)| {
             signal(SignalKind::from_raw(*number)).ok().map(|signal| (*name, signal))
         };

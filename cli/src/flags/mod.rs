@@ -94,6 +94,7 @@ impl Flag {
 pub struct Flags {
     table: Vec<&'static Flag>,
     given: Vec<(&'static str, String)>,
+    old: Vec<&'static str>,
 }
 
 /// The outcome of parsing.
@@ -170,6 +171,11 @@ impl Flags {
         needs.into_iter()
     }
 
+    /// The old spellings given that announce their end, with the new ones. Only `--time` does.
+    pub fn deprecated(&self) -> Option<(&'static str, &'static str)> {
+        self.old.contains(&"time").then_some(("time", "timeout"))
+    }
+
     /// The given flags that only daemons on Windows have.
     pub fn windows_only(&self) -> Vec<&'static str> {
         let given = |flag: &&&'static Flag| {
@@ -188,6 +194,9 @@ impl Flags {
                 go::quote(&flag.title())
             )
         })?;
+        if flag.target != flag.name {
+            self.old.push(flag.name);
+        }
         self.given.extend(values.into_iter().map(|value| (flag.target, value)));
         Ok(())
     }
@@ -203,7 +212,7 @@ pub fn parse(
     options_first: bool,
 ) -> Result<Parsed, String> {
     let table: Vec<&'static Flag> = table.iter().flat_map(|part| part.iter()).collect();
-    let mut flags = Flags { table, given: Vec::new() };
+    let mut flags = Flags { table, given: Vec::new(), old: Vec::new() };
     let mut positional = Vec::new();
     let mut rest = args.iter();
     while let Some(word) = rest.next() {

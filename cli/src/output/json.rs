@@ -12,18 +12,23 @@ pub fn compact(text: &[u8]) -> Result<String, String> {
     Ok(out)
 }
 
-fn go_message(text: &[u8], error: &serde_json::Error) -> String {
-    if error.is_eof() || text.is_empty() {
+/// What Go says about broken JSON, for the commonest faults.
+pub fn go_message(content: &[u8], error: &serde_json::Error) -> String {
+    if error.is_eof() {
         return "unexpected end of JSON input".into();
     }
-    let line: usize =
-        text.split(|byte| *byte == b'\n').take(error.line() - 1).map(|line| line.len() + 1).sum();
-    match text.get(line + error.column().saturating_sub(1)) {
-        Some(byte) => format!(
-            "invalid character {} looking for beginning of value",
-            crate::go::quote_rune(*byte as char)
-        ),
-        None => error.to_string(),
+    let lines = content.split(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+    let before: usize = lines.map(|line| line.len() + 1).sum();
+    match content.get(before + error.column().saturating_sub(1)) {
+        Some(byte) if error.is_syntax() => {
+            let place = if error.to_string().starts_with("key must be") {
+                "looking for beginning of object key string"
+            } else {
+                "looking for beginning of value"
+            };
+            format!("invalid character {} {place}", crate::go::quote_rune(*byte as char))
+        }
+        _ => error.to_string(),
     }
 }
 

@@ -66,7 +66,11 @@ pub fn typed(name: &str, value: &Value) -> Value {
         return value.clone();
     };
     let mut words = line.split(' ');
-    let type_name = words.next().unwrap_or_default();
+    let type_name = match words.next().unwrap_or_default() {
+        "events.Message" => "*events.Message",
+        "system.serverVersion" => "*types.Version",
+        name => name,
+    };
     let fields = words.map(|word| field(word, value)).collect();
     Record { type_name, fields, ..Record::default() }.into()
 }

@@ -392,6 +392,13 @@ impl State<'_> {
             return self.short_circuit(name == "and", arguments, dot, last);
         }
         let values = self.arguments(arguments, dot, last)?;
+        if let (true, Some(operand), Some(value)) =
+            (name == "call", arguments.first(), values.first())
+        {
+            let message =
+                format!("error calling call: non-function {operand} of type {}", type_name(value));
+            return self.fail(command.at, command, &message);
+        }
         for (index, value) in values.iter().enumerate() {
             let Some(message) = funcs::check_type(name, index, value, arguments.get(index)) else {
                 continue;

@@ -155,13 +155,6 @@ pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
             }
             Value::Text(text(0)[..end].to_owned())
         }
-        "call" => {
-            return Err(format!(
-                "non-function {} of type {}",
-                quoted(&arguments[0]),
-                type_name(&arguments[0])
-            ));
-        }
         other => return Err(format!("{other} is no function")),
     })
 }
@@ -219,6 +212,7 @@ fn equals(left: &Value, right: &Value) -> Result<bool, String> {
         {
             Ok(left == right)
         }
+        (Value::Record(left), Value::Record(right)) => Ok(left == right),
         (Value::List(_) | Value::Map(_) | Value::NilList | Value::NilMap | Value::Record(_), _) => {
             Err(format!("non-comparable type {}: {}", left.print(), type_name(left)))
         }

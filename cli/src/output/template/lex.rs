@@ -179,21 +179,36 @@ impl Lexer<'_> {
             '\'' => self.character(at),
             '.' if !self.rest()[1..].starts_with(|c: char| c.is_ascii_digit()) => {
                 let name = word(&self.rest()[1..]).to_owned();
-                let kind =
-                    if name.is_empty() { TokenKind::Dot } else { TokenKind::Field(name.clone()) };
-                take(self, 1 + name.len(), kind)
+                let length = 1 + name.len();
+                let kind = if name.is_empty() { TokenKind::Dot } else { TokenKind::Field(name) };
+                self.terminated(at, length)?;
+                take(self, length, kind)
             }
             '$' => {
                 let name = word(&self.rest()[1..]).to_owned();
+                self.terminated(at, 1 + name.len())?;
                 take(self, 1 + name.len(), TokenKind::Variable(format!("${name}")))
             }
             c if c.is_ascii_digit() || matches!(c, '+' | '-' | '.') => self.number(at),
             c if c.is_alphabetic() || c == '_' => {
                 let name = word(self.rest()).to_owned();
+                self.terminated(at, name.len())?;
                 take(self, name.len(), TokenKind::Word(name))
             }
             c if c.is_ascii_graphic() => take(self, 1, TokenKind::Other(c)),
             c => self.fail(at, &format!("unrecognized character in action: U+{:04X}", c as u32)),
+        }
+    }
+
+    /// A name ends at a blank or a sign that may follow one.
+    fn terminated(&self, at: usize, length: usize) -> Result<(), String> {
+        let after = &self.rest()[length..];
+        match after.chars().next() {
+            None => Ok(()),
+            Some(c) if c.is_whitespace() || ".,|:)(=".contains(c) || after.starts_with("}}") => {
+                Ok(())
+            }
+            Some(c) => self.fail(at, &format!("bad character U+{:04X} '{c}'", c as u32)),
         }
     }
 

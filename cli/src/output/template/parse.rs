@@ -278,6 +278,21 @@ impl Parser<'_> {
                 if pipe.commands.is_empty() {
                     return self.fail(&format!("missing value for {context}"));
                 }
+                for (index, command) in pipe.commands.iter().enumerate().skip(1) {
+                    let constant = matches!(
+                        command.words[0].kind,
+                        OperandKind::Bool(_)
+                            | OperandKind::Dot
+                            | OperandKind::Nil
+                            | OperandKind::Number(_)
+                            | OperandKind::Text(..)
+                    );
+                    if constant {
+                        let stage = index + 1;
+                        return self
+                            .fail(&format!("non executable command in pipeline stage {stage}"));
+                    }
+                }
                 self.variables.extend(pipe.variables.iter().filter(|_| !pipe.assigns).cloned());
                 return Ok(pipe);
             }
