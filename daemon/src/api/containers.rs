@@ -167,7 +167,9 @@ async fn unpause(State(engine): State<Engine>, Path(name): Path<String>) -> Resu
 }
 
 async fn rename(State(engine): State<Engine>, Path(name): Path<String>, query: Query) -> Result {
-    engine.rename(&ContainerRef(name), query.get("name")).await?;
+    let new = query.optional("name");
+    let new = new.ok_or_else(|| Error::invalid("Neither old nor new names may be empty"))?;
+    engine.rename(&ContainerRef(name), new).await?;
     body::no_content()
 }
 
@@ -191,6 +193,7 @@ async fn resize(State(engine): State<Engine>, Path(name): Path<String>, query: Q
 #[serde(rename_all = "PascalCase")]
 struct WaitResponse {
     status_code: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<WaitError>,
 }
 

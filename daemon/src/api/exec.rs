@@ -106,7 +106,7 @@ async fn start(
         return Ok(Response::default());
     }
     let media_type = if upgrade.0 { media_type(options.tty, version) } else { RAW };
-    let head = hijack::head(upgrade, media_type, &version::daemon_headers());
+    let head = hijack::head(upgrade, media_type, &version::all_headers());
     let answer = socket.take(async move |taken| {
         if taken.write(head.as_bytes()).is_err() {
             return;
@@ -147,7 +147,8 @@ async fn inspect(State(engine): State<Engine>, Path(id): Path<String>) -> Result
         open_stdin: config.attach_stdin,
         open_stderr: config.attach_stderr,
         open_stdout: config.attach_stdout,
-        can_remove: exit_code.is_some(),
+        // Docker removes them by itself, and says so of none.
+        can_remove: false,
         container_id: exec.container.as_str(),
         detach_keys: base64::engine::general_purpose::STANDARD
             .encode(config.detach_keys.as_deref().unwrap_or_default()),

@@ -199,6 +199,17 @@ impl Taken {
         file.write_all(text)
     }
 
+    /// Goes on writing to it ourselves.
+    ///
+    /// # Errors
+    /// If the kernel has no room for it.
+    pub fn into_stream(self) -> io::Result<tokio::net::UnixStream> {
+        // A TCP socket is read and written with the same calls.
+        let stream = std::os::unix::net::UnixStream::from(self.fd);
+        stream.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(stream)
+    }
+
     /// Writes a text as one frame of stderr, or bare to a terminal.
     ///
     /// # Errors

@@ -161,6 +161,13 @@ impl Filters {
             Value::Null => return Ok(Self::default()),
             _ => return Err(wrong()),
         };
+        let is_list = |value: &Value<'_>| matches!(value, Value::Array(_));
+        let is_map = |value: &Value<'_>| matches!(value, Value::Object(_));
+        // One form or the other, not both.
+        let mut values = entries.iter().map(|(_, value)| value);
+        if values.clone().any(is_list) && values.any(is_map) {
+            return Err(wrong());
+        }
         let mut filters = BTreeMap::<String, Vec<String>>::new();
         for (key, values) in entries {
             let known = filters.entry(key.to_string()).or_default();
@@ -317,7 +324,7 @@ mod tests {
 
     #[test]
     fn broken_and_unknown_filters_are_refused() {
-        for wrong in ["xx", "[]", r#"{"a":"b"}"#, r#"{"a":[1]}"#] {
+        for wrong in ["xx", "[]", r#"{"a":"b"}"#, r#"{"a":[1]}"#, r#"{"a":["x"],"b":{"x":true}}"#] {
             assert_eq!(Filters::parse(wrong).unwrap_err().message(), "invalid filter", "{wrong}");
         }
         let filters = Filters::parse(r#"{"bad":["x"]}"#).unwrap();

@@ -180,7 +180,11 @@ async fn answer(router: Router, socket: Socket, request: Request<Incoming>) -> R
     }
     request.extensions_mut().insert(socket);
     match router.oneshot(request).await {
-        Ok(response) => response,
+        Ok(mut response) => {
+            // The router says it with its 405, which Docker does not have.
+            response.headers_mut().remove(header::ALLOW);
+            response
+        }
         Err(never) => match never {},
     }
 }
@@ -192,9 +196,7 @@ fn may_be_head(path: &str) -> bool {
 
 fn options() -> Response {
     let mut response = StatusCode::OK.into_response();
-    response.headers_mut().extend(version::daemon_headers());
-    let no = http::HeaderValue::from_static("false");
-    response.headers_mut().insert("docker-experimental", no);
+    response.headers_mut().extend(version::all_headers());
     response
 }
 

@@ -109,6 +109,14 @@ pub fn daemon_headers() -> [(HeaderName, HeaderValue); 3] {
     ]
 }
 
+/// [`daemon_headers`] and `Docker-Experimental`.
+pub fn all_headers() -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = Vec::from(daemon_headers());
+    headers
+        .push((HeaderName::from_static("docker-experimental"), HeaderValue::from_static("false")));
+    headers
+}
+
 /// The answer to a version that is too old or too new. Clients older than 1.24 read plain text.
 fn check(asked: &str) -> Option<Response> {
     let version = ApiVersion::parse(asked)?;

@@ -91,6 +91,12 @@ pub struct ExecLaunch {
     pub tty: bool,
 }
 
+/// As Docker's events show it: a blank follows the program even if it has no arguments.
+fn command_line(cmd: &[String]) -> String {
+    let (program, args) = cmd.split_first().map_or(("", &[][..]), |(p, args)| (p.as_str(), args));
+    format!("{program} {}", args.join(" "))
+}
+
 impl Engine {
     /// Records a process to be added.
     ///
@@ -110,7 +116,7 @@ impl Engine {
         let id = ExecId::from_bytes(random());
         let exec =
             Exec { id: id.clone(), container: entry.id.clone(), config, state: ExecState::Created };
-        let action = format!("exec_create: {}", exec.config.cmd.join(" "));
+        let action = format!("exec_create: {}", command_line(&exec.config.cmd));
         {
             let mut known = self.0.execs.lock();
             if known.len() >= MAX {
@@ -143,7 +149,7 @@ impl Engine {
                 ExecState::Exited { .. } => conflict("has already run"),
             }
         })??;
-        let action = format!("exec_start: {}", exec.config.cmd.join(" "));
+        let action = format!("exec_start: {}", command_line(&exec.config.cmd));
         self.publish(&entry.view(), &action, exec_attributes(&exec.id));
         Ok(ExecLaunch {
             engine: self.clone(),

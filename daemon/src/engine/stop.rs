@@ -65,7 +65,7 @@ impl Engine {
             let mut client = Client::connect(&self.task_dir(&entry.id)).await?;
             client.stop(signal, timeout).await
         };
-        if let Err(error) = asked.await
+        if let Err(error) = self.tell_of_force(entry, signal, timeout, asked).await
             && entry.view().state.is_running()
         {
             tracing::warn!(container = %entry.id, %error, "a shim does not stop its container");
@@ -73,6 +73,28 @@ impl Engine {
         }
         fault::point("stop.after-signal");
         self.until_stopped(entry).await
+    }
+
+    /// Says that the container is killed when its time is up; the shim does it.
+    async fn tell_of_force<T>(
+        &self,
+        entry: &Entry,
+        signal: i32,
+        timeout: Option<Duration>,
+        asked: impl Future<Output = T>,
+    ) -> T {
+        let Some(timeout) = timeout.filter(|_| signal != signal::KILL) else { return asked.await };
+        tokio::pin!(asked);
+        tokio::select! {
+            biased;
+            answer = &mut asked => return answer,
+            () = tokio::time::sleep(timeout) => {}
+        }
+        let view = entry.view();
+        if view.state.is_running() {
+            self.publish(&view, "kill", [("signal".to_owned(), signal::KILL.to_string())].into());
+        }
+        asked.await
     }
 
     /// Waits until the end is known and committed.
@@ -107,11 +129,9 @@ impl Engine {
     /// If the container does not run.
     pub async fn kill(&self, reference: &ContainerRef, signal: i32) -> Result<()> {
         let entry = self.entry(reference)?;
-        let (engine, name) = (self.clone(), reference.0.clone());
+        let engine = self.clone();
         let killing = tokio::spawn(async move { engine.kill_task(&entry, signal).await });
-        killing.await.map_err(Error::lost)?.map_err(|error| {
-            Error::with_source(error.kind(), format!("cannot kill container: {name}"), error)
-        })
+        killing.await.map_err(Error::lost)?
     }
 
     async fn kill_task(&self, entry: &Arc<Entry>, signal: i32) -> Result<()> {

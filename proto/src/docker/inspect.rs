@@ -105,7 +105,7 @@ pub struct NetworkSettings<'a> {
     #[serde(rename = "IPv6Gateway")]
     pub ipv6_gateway: &'a str,
     pub mac_address: &'a str,
-    pub networks: &'a BTreeMap<String, EndpointSettings>,
+    pub networks: Cow<'a, BTreeMap<String, EndpointSettings>>,
 }
 
 /// One exec.

@@ -51,7 +51,7 @@ pub struct SummaryHostConfig<'a> {
 #[serde(rename_all = "PascalCase")]
 #[allow(missing_docs)]
 pub struct SummaryNetworks<'a> {
-    pub networks: &'a BTreeMap<String, EndpointSettings>,
+    pub networks: Cow<'a, BTreeMap<String, EndpointSettings>>,
 }
 
 /// An exposed or published port.

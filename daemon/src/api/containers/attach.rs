@@ -4,16 +4,17 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
+use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     api::{
         error::Error,
-        hijack::{self, RAW, Socket, Upgrade, media_type},
+        hijack::{self, RAW, Socket, Taken, Upgrade, media_type},
         query::Query,
         version::ApiVersion,
     },
     container::names::ContainerRef,
-    engine::{AttachOptions, Engine},
+    engine::{AttachOptions, Engine, LogOptions, LogReader},
 };
 
 /// The handler. From the answer's head on the shim alone speaks to the client.
@@ -25,21 +26,34 @@ pub async fn attach(
     upgrade: Upgrade,
     socket: Socket,
 ) -> Response {
+    let (streams, container) = (query.bool("stream"), ContainerRef(name));
+    let logs = query.bool("logs").then(|| LogOptions {
+        stdout: query.bool("stdout"),
+        stderr: query.bool("stderr"),
+        ..LogOptions::default()
+    });
     let options = AttachOptions {
         stdin: query.bool("stdin"),
         stdout: query.bool("stdout"),
         stderr: query.bool("stderr"),
         logs: query.bool("logs"),
-        stream: query.bool("stream"),
+        stream: streams,
         detach_keys: query.optional("detachKeys").map(str::to_owned),
     };
-    let attachment = match engine.attach(&ContainerRef(name), options) {
+    let attachment = match engine.attach(&container, options) {
         Ok(attachment) => attachment,
         Err(error) => return refuse(&socket, error.into()).await,
     };
     // Docker names the framed stream only where the client upgrades.
     let media_type = if upgrade.0 { media_type(attachment.tty, version) } else { RAW };
     let head = hijack::head(upgrade, media_type, &[]);
+    if !streams {
+        let log = match logs.map(|options| engine.logs(&container, options)).transpose() {
+            Ok(log) => log,
+            Err(error) => return refuse(&socket, error.into()).await,
+        };
+        return socket.take(async move |taken| write_log(taken, &head, log).await).await;
+    }
     socket
         .take(async move |taken| {
             if taken.write(head.as_bytes()).is_err() {
@@ -50,6 +64,22 @@ pub async fn attach(
             }
         })
         .await
+}
+
+/// Without `stream` there is nothing to join: the client gets what the log holds, if it asked for that, and the end.
+async fn write_log(taken: Taken, head: &str, log: Option<LogReader>) {
+    let write = async || -> std::io::Result<()> {
+        let mut client = taken.into_stream()?;
+        client.write_all(head.as_bytes()).await?;
+        let Some(mut log) = log else { return Ok(()) };
+        while let Some(piece) = log.next().await? {
+            client.write_all(&piece).await?;
+        }
+        Ok(())
+    };
+    if let Err(error) = write().await {
+        tracing::debug!(%error, "a log was not read to its end");
+    }
 }
 
 /// Docker has the connection in its hands already when it finds out, and answers in plain text.

@@ -75,6 +75,8 @@ fn parse(body: &[u8]) -> Result<CreateRequest, Error> {
 /// # Errors
 /// 400 for options that the version does not have.
 fn adapt(asked: &mut CreateRequest, version: ApiVersion) -> Result<Vec<String>, Error> {
+    asked.config.labels.get_or_insert_default();
+    check_ports(&asked.host_config)?;
     let host = &mut asked.host_config;
     if matches!(host.network_mode.as_str(), "" | "default") {
         host.network_mode = "bridge".to_owned();
@@ -93,6 +95,24 @@ fn adapt(asked: &mut CreateRequest, version: ApiVersion) -> Result<Vec<String>, 
     // 0 and negative numbers are "unlimited".
     asked.host_config.pids_limit = asked.host_config.pids_limit.filter(|limit| *limit > 0);
     Ok(warnings)
+}
+
+/// A host port is a number or a range of them.
+fn check_ports(host: &HostConfig) -> Result<(), Error> {
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    let bindings =
+        host.port_bindings.iter().flatten().filter_map(|(_, bindings)| bindings.as_ref());
+    for binding in bindings.flatten().filter(|binding| !binding.host_port.is_empty()) {
+        let port = &binding.host_port;
+        let good = match port.split_once('-') {
+            None => is_port(port),
+            Some((first, last)) => is_port(first) && is_port(last),
+        };
+        if !good {
+            return Err(Error::invalid(format!("invalid port specification: {port:?}")));
+        }
+    }
+    Ok(())
 }
 
 fn before_1_42(asked: &mut CreateRequest, version: ApiVersion) {

@@ -134,13 +134,37 @@ pub fn ports(container: &Container) -> PortMap {
     ports
 }
 
+/// The endpoints; of a container that does not run only what was asked for: what it had is free again.
+pub fn networks(container: &Container) -> Cow<'_, BTreeMap<String, EndpointSettings>> {
+    let networks = &container.record.networks;
+    if container.state.is_running()
+        || networks.values().all(|endpoint| endpoint.endpoint_id.is_empty())
+    {
+        return Cow::Borrowed(networks);
+    }
+    let asked_for = |endpoint: &EndpointSettings| EndpointSettings {
+        ipam_config: endpoint.ipam_config.clone(),
+        links: endpoint.links.clone(),
+        aliases: endpoint.aliases.clone(),
+        driver_opts: endpoint.driver_opts.clone(),
+        gw_priority: endpoint.gw_priority,
+        network_id: endpoint.network_id.clone(),
+        dns_names: endpoint.dns_names.clone(),
+        ..EndpointSettings::default()
+    };
+    Cow::Owned(
+        networks.iter().map(|(name, endpoint)| (name.clone(), asked_for(endpoint))).collect(),
+    )
+}
+
 fn network_settings<'a>(engine: &Engine, container: &'a Container) -> NetworkSettings<'a> {
     static NONE: std::sync::LazyLock<EndpointSettings> =
         std::sync::LazyLock::new(EndpointSettings::default);
     let record = &container.record;
     // The legacy fields are the default bridge's alone.
-    let first: &EndpointSettings = record.networks.get("bridge").unwrap_or(&NONE);
-    let sandbox_id = container.run.sandbox_id.as_str();
+    let running = container.state.is_running();
+    let first = record.networks.get("bridge").filter(|_| running).unwrap_or(&NONE);
+    let sandbox_id = if running { container.run.sandbox_id.as_str() } else { "" };
     let sandbox_key = match sandbox_id.get(..12) {
         Some(short) => engine.config().state.join("netns").join(short).display().to_string(),
         None => String::new(),
@@ -163,6 +187,6 @@ fn network_settings<'a>(engine: &Engine, container: &'a Container) -> NetworkSet
         ip_prefix_len: first.ip_prefix_len,
         ipv6_gateway: &first.ipv6_gateway,
         mac_address: &first.mac_address,
-        networks: &record.networks,
+        networks: networks(container),
     }
 }

@@ -156,7 +156,7 @@ impl<'a> Look<'a> {
                     .as_ref()
                     .filter(|_| self.shows_annotations),
             },
-            network_settings: SummaryNetworks { networks: &record.networks },
+            network_settings: SummaryNetworks { networks: inspect::networks(container) },
             mounts: mounts(self.engine, container),
         }
     }
