@@ -362,7 +362,10 @@ impl Engine {
     fn volume_source(&self, name: &str, subpath: &str) -> Result<spec::MountSource> {
         match self.0.volumes.content(name)? {
             crate::volume::Content::Directory(path) => {
-                let path = if subpath.is_empty() { path } else { path.join(subpath) };
+                let path = match subpath {
+                    "" => path,
+                    subpath => crate::volume::Volumes::subpath(&path, subpath)?,
+                };
                 Ok(spec::MountSource::Bind { path, non_recursive: false })
             }
             crate::volume::Content::Filesystem { kind, options, .. } if kind == "tmpfs" => {

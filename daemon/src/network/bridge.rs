@@ -464,7 +464,7 @@ impl Bridge {
                 let alias = format!("{}:bridge", self.mark);
                 self.host
                     .transact(&[
-                        link::new_bridge(&name, self.mtu),
+                        link::new_bridge(&name, pool::random_mac().map_err(make)?, self.mtu),
                         link::set_alias(Which::Name(&name), &alias),
                     ])
                     .map_err(|error| make(error.into()))?;

@@ -62,13 +62,17 @@ pub struct Link {
     pub kind: String,
     /// Whether it is up.
     pub up: bool,
+    /// Its hardware address, as the kernel prints it.
+    pub mac: String,
 }
 
-/// Asks for a new bridge.
-pub fn new_bridge(name: &str, mtu: u32) -> Message {
+/// Asks for a new bridge. It has to have an address of its own: else it takes a port's, and changes it as ports come and go,
+/// and what containers know of their gateway is wrong each time.
+pub fn new_bridge(name: &str, mac: [u8; 6], mtu: u32) -> Message {
     let mut link = LinkMessage::default();
     link.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(mac.to_vec()),
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
     ];
     if mtu != 0 {
@@ -306,6 +310,10 @@ fn link_of(message: &LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             LinkAttribute::Controller(index) => link.master = *index,
+            LinkAttribute::Address(bytes) => {
+                let parts: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                link.mac = parts.join(":");
+            }
             LinkAttribute::LinkInfo(infos) => {
                 let kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),

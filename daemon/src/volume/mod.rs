@@ -318,6 +318,23 @@ impl Volumes {
         Ok(options.unwrap_or_else(|| Content::Directory(self.mountpoint(name))))
     }
 
+    /// Returns the path of a directory or file within a volume's directory. A link on the way is refused: what is in a volume
+    /// is the containers' to change, and it must not lead them elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is nothing, or a link.
+    pub fn subpath(directory: &Path, subpath: &str) -> Result<PathBuf, Error> {
+        use cleat_sys::openat2::{BENEATH, NO_MAGICLINKS, NO_SYMLINKS, openat2};
+        let refused = |why: String| {
+            Error::Invalid(format!("cannot access subpath {subpath:?} of the volume: {why}"))
+        };
+        let root = fs::File::open(directory).map_err(|error| refused(error.to_string()))?;
+        let rules = BENEATH | NO_MAGICLINKS | NO_SYMLINKS;
+        openat2(&root, Path::new(subpath), libc::O_PATH, 0, rules)
+            .map_err(|errno| refused(errno.desc().to_owned()))?;
+        Ok(directory.join(subpath))
+    }
+
     /// Returns how many bytes the volume's files take. Blocks for as long as it takes to look at each.
     pub fn usage(&self, name: &str) -> u64 {
         usage::bytes(&self.mountpoint(name))

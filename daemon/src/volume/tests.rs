@@ -137,3 +137,15 @@ async fn a_directory_that_a_power_cut_took_is_made_again() {
     assert_eq!(volumes.content("nv").unwrap(), Content::Directory(volumes.mountpoint("nv")));
     assert!(volumes.mountpoint("nv").is_dir());
 }
+
+#[test]
+fn a_subpath_leads_through_no_link() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("a/b")).unwrap();
+    std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
+    std::os::unix::fs::symlink("a", dir.path().join("inner")).unwrap();
+    assert_eq!(Volumes::subpath(dir.path(), "a/b").unwrap(), dir.path().join("a/b"));
+    for wrong in ["link", "link/passwd", "inner/b", "missing", "../x", "/etc"] {
+        assert!(Volumes::subpath(dir.path(), wrong).is_err(), "{wrong}");
+    }
+}

@@ -61,6 +61,15 @@ fn id(digit: char) -> ContainerId {
     digit.to_string().repeat(64).parse().unwrap()
 }
 
+/// Runs a test on a host of its own where bridges are not shown to the firewall.
+fn on_a_host_without_br_netfilter(icc: bool, test: impl FnOnce(&Host) + Send) {
+    on_a_host(icc, |host| {
+        // Where the module is missing there is nothing to switch off.
+        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
+        test(host);
+    });
+}
+
 /// Runs a test on a host of its own.
 fn on_a_host(icc: bool, test: impl FnOnce(&Host) + Send) {
     netns::create_with(|| {
@@ -165,38 +174,44 @@ fn a_container_gets_an_address_and_reaches_the_gateway() {
 
 #[test]
 fn a_published_port_answers_wherever_it_is_asked() {
-    on_a_host(true, |host| {
-        let outside = neighbour();
-        let controller = host.controller();
-        let server =
-            controller.attach_blocking(&host.publishing('a', "80/tcp", "", "8080")).unwrap();
-        let client = controller.attach_blocking(&host.request('b')).unwrap();
-        let bound = server.ports["80/tcp"].as_ref().unwrap();
-        assert_eq!((bound[0].host_ip.as_str(), bound[0].host_port.as_str()), ("0.0.0.0", "8080"));
-        let gateway = (Ipv4Addr::new(172, 17, 0, 1), 8080);
-        // The host at localhost and at its own address; a neighbour in the bridge; the container itself; and from outside.
-        let ask_here = |to| ask(to);
-        for to in [(Ipv4Addr::LOCALHOST, 8080), gateway] {
-            let serving = echo(netns_of(&server), 80);
-            assert_eq!(ask_here(to).unwrap(), 7, "{to:?}");
-            serving.join().unwrap();
-        }
-        for namespace in [netns_of(&client), netns_of(&server)] {
-            let serving = echo(netns_of(&server), 80);
-            assert_eq!(netns::enter_with(namespace, || ask(gateway)).unwrap().unwrap(), 7);
-            serving.join().unwrap();
-        }
+    on_a_host(true, published_everywhere);
+}
+
+#[test]
+fn a_published_port_answers_without_br_netfilter_too() {
+    on_a_host_without_br_netfilter(true, published_everywhere);
+}
+
+fn published_everywhere(host: &Host) {
+    let outside = neighbour();
+    let controller = host.controller();
+    let server = controller.attach_blocking(&host.publishing('a', "80/tcp", "", "8080")).unwrap();
+    let client = controller.attach_blocking(&host.request('b')).unwrap();
+    let bound = server.ports["80/tcp"].as_ref().unwrap();
+    assert_eq!((bound[0].host_ip.as_str(), bound[0].host_port.as_str()), ("0.0.0.0", "8080"));
+    let gateway = (Ipv4Addr::new(172, 17, 0, 1), 8080);
+    // The host at localhost and at its own address; a neighbour in the bridge; the container itself; and from outside.
+    let ask_here = |to| ask(to);
+    for to in [(Ipv4Addr::LOCALHOST, 8080), gateway] {
         let serving = echo(netns_of(&server), 80);
-        let to = (Ipv4Addr::new(10, 9, 0, 1), 8080);
-        assert_eq!(netns::enter_with(&outside, || ask(to)).unwrap().unwrap(), 7);
-        // The client's address is kept.
-        assert_eq!(serving.join().unwrap().ip().to_string(), "10.9.0.2");
-        // What is not published is out of reach, even for who knows the way.
-        let _listening = echo(netns_of(&server), 80);
-        let to = (address_of(&server), 80);
-        assert!(netns::enter_with(&outside, || ask(to)).unwrap().is_err());
-        assert_eq!(ask(to).unwrap(), 7);
-    });
+        assert_eq!(ask_here(to).unwrap(), 7, "{to:?}");
+        serving.join().unwrap();
+    }
+    for namespace in [netns_of(&client), netns_of(&server)] {
+        let serving = echo(netns_of(&server), 80);
+        assert_eq!(netns::enter_with(namespace, || ask(gateway)).unwrap().unwrap(), 7);
+        serving.join().unwrap();
+    }
+    let serving = echo(netns_of(&server), 80);
+    let to = (Ipv4Addr::new(10, 9, 0, 1), 8080);
+    assert_eq!(netns::enter_with(&outside, || ask(to)).unwrap().unwrap(), 7);
+    // The client's address is kept.
+    assert_eq!(serving.join().unwrap().ip().to_string(), "10.9.0.2");
+    // What is not published is out of reach, even for who knows the way.
+    let _listening = echo(netns_of(&server), 80);
+    let to = (address_of(&server), 80);
+    assert!(netns::enter_with(&outside, || ask(to)).unwrap().is_err());
+    assert_eq!(ask(to).unwrap(), 7);
 }
 
 #[test]
@@ -292,18 +307,24 @@ fn a_taken_port_is_refused_in_dockers_words_and_leaves_nothing() {
 
 #[test]
 fn without_icc_neighbours_do_not_meet() {
-    on_a_host(false, |host| {
-        let controller = host.controller();
-        let server =
-            controller.attach_blocking(&host.publishing('a', "80/tcp", "", "8080")).unwrap();
-        let client = controller.attach_blocking(&host.request('b')).unwrap();
-        let serving = echo(netns_of(&server), 80);
-        let direct = (address_of(&server), 80);
-        let published = (Ipv4Addr::new(172, 17, 0, 1), 8080);
-        assert!(netns::enter_with(netns_of(&client), || ask(direct)).unwrap().is_err());
-        assert_eq!(netns::enter_with(netns_of(&client), || ask(published)).unwrap().unwrap(), 7);
-        serving.join().unwrap();
-    });
+    on_a_host(false, kept_apart);
+}
+
+#[test]
+fn without_icc_and_br_netfilter_neighbours_do_not_meet() {
+    on_a_host_without_br_netfilter(false, kept_apart);
+}
+
+fn kept_apart(host: &Host) {
+    let controller = host.controller();
+    let server = controller.attach_blocking(&host.publishing('a', "80/tcp", "", "8080")).unwrap();
+    let client = controller.attach_blocking(&host.request('b')).unwrap();
+    let serving = echo(netns_of(&server), 80);
+    let direct = (address_of(&server), 80);
+    let published = (Ipv4Addr::new(172, 17, 0, 1), 8080);
+    assert!(netns::enter_with(netns_of(&client), || ask(direct)).unwrap().is_err());
+    assert_eq!(netns::enter_with(netns_of(&client), || ask(published)).unwrap().unwrap(), 7);
+    serving.join().unwrap();
 }
 
 #[test]
@@ -386,6 +407,24 @@ fn a_bridge_that_somebody_removed_is_made_again() {
         })
         .unwrap();
     });
+}
+
+#[test]
+fn the_bridge_keeps_its_hardware_address_as_ports_come_and_go() {
+    on_a_host(true, |host| {
+        let controller = host.controller();
+        controller.attach_blocking(&host.request('a')).unwrap();
+        let before = bridge_mac();
+        for digit in ['b', 'c', 'd', 'e', 'f', '1', '2', '3'] {
+            controller.attach_blocking(&host.request(digit)).unwrap();
+        }
+        assert_eq!(bridge_mac(), before);
+    });
+}
+
+fn bridge_mac() -> String {
+    let mut socket = Socket::open(Family::Route).unwrap();
+    link::find(&mut socket, "cleat0").unwrap().unwrap().mac
 }
 
 #[test]
