@@ -119,6 +119,7 @@ impl Engine {
             networks.insert(name, endpoint.unwrap_or_default());
         }
         networks.entry(mode.to_owned()).or_default();
+        network::check(&request.config, &request.host_config, &networks)?;
         Ok(networks)
     }
 
@@ -162,7 +163,7 @@ impl Engine {
         record.mounts = plan.mounts;
         fault::point("create.before-volumes");
         let noted = !plan.volumes.is_empty();
-        let new_volumes = self.acquire(&id, plan.volumes).await?;
+        self.acquire(&id, plan.volumes).await?;
         fault::point("create.before-commit");
         let record = Arc::new(record);
         let stored = Arc::clone(&record);
@@ -200,12 +201,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the volumes that are not there, after a note that they are for a container to come; returns the new ones.
-    async fn acquire(
-        &self,
-        id: &ContainerId,
-        wanted: Vec<crate::volume::New>,
-    ) -> Result<Vec<crate::volume::Volume>> {
+    /// Makes the volumes that are not there, after a note that they are for a container to come.
+    async fn acquire(&self, id: &ContainerId, wanted: Vec<crate::volume::New>) -> Result<()> {
         let missing = |volume: &&crate::volume::New| self.0.volumes.get(&volume.name).is_err();
         let new: Vec<String> = wanted.iter().filter(missing).map(|v| v.name.clone()).collect();
         if !new.is_empty() {
@@ -214,7 +211,10 @@ impl Engine {
             noted.await.map_err(|error: metadata::Error| error)?;
         }
         match self.0.volumes.acquire(id, wanted).await {
-            Ok(new) => Ok(new),
+            Ok(new) => {
+                new.iter().for_each(|volume| self.publish_volume(volume, "create"));
+                Ok(())
+            }
             Err(error) => {
                 // Nothing was made; a volume that gets such a name later is not ours to remove.
                 let key = id.clone();

@@ -1,8 +1,6 @@
 //! Volumes: create, remove, prune; and the events about their use.
 
-use std::collections::BTreeMap;
-
-use cleat_proto::{id::ContainerId, kind::Kind};
+use cleat_proto::kind::Kind;
 
 use super::{Engine, Error, Result};
 use crate::{
@@ -28,20 +26,9 @@ impl Engine {
     pub async fn create_volume(&self, new: New) -> Result<Volume> {
         let (volume, is_new) = self.volumes().create(new).await?;
         if is_new {
-            self.publish_volume(&volume, "create", BTreeMap::new());
+            self.publish_volume(&volume, "create");
         }
         Ok(volume)
-    }
-
-    /// Makes the volumes a new container wants, and notes it as their user.
-    ///
-    /// # Errors
-    /// As [`Self::create_volume`]; then none of them is left.
-    pub(super) async fn acquire_volumes(&self, id: &ContainerId, wanted: Vec<New>) -> Result<()> {
-        for volume in self.volumes().acquire(id, wanted).await? {
-            self.publish_volume(&volume, "create", BTreeMap::new());
-        }
-        Ok(())
     }
 
     /// Removes a volume that nobody uses.
@@ -52,7 +39,7 @@ impl Engine {
         let known = self.volumes().get(name);
         self.volumes().remove(name, force).await?;
         if let Ok(volume) = known {
-            self.publish_volume(&volume, "destroy", BTreeMap::new());
+            self.publish_volume(&volume, "destroy");
         }
         Ok(())
     }
@@ -147,8 +134,9 @@ impl Engine {
         }
     }
 
-    fn publish_volume(&self, volume: &Volume, action: &str, mut more: BTreeMap<String, String>) {
-        more.insert("driver".to_owned(), volume.driver.clone());
-        self.events().publish(Event::now(event::Kind::Volume, action, &volume.name, more));
+    /// Tells that a volume was made or removed.
+    pub(super) fn publish_volume(&self, volume: &Volume, action: &str) {
+        let attributes = [("driver".to_owned(), volume.driver.clone())].into();
+        self.events().publish(Event::now(event::Kind::Volume, action, &volume.name, attributes));
     }
 }

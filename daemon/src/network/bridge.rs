@@ -559,12 +559,6 @@ fn parse_bip(text: &str) -> Result<(Ipv4Addr, Subnet), Error> {
         .ok_or_else(|| Error::Invalid(format!("invalid bridge address (bip): {text:?}")))
 }
 
-fn is_gone(error: &io::Error) -> bool {
-    let whole = error.get_ref().and_then(|inner| inner.downcast_ref::<netlink::Error>());
-    whole.is_some_and(netlink::Error::is_gone)
-        || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT | libc::ENXIO))
-}
-
 fn failed(what: &str) -> impl Fn(io::Error) -> Error + '_ {
     move |source| Error::Failed { what: what.to_owned(), source }
 }

@@ -164,9 +164,6 @@ pub enum Error {
     /// The port, the address or the name is taken.
     #[error("{0}")]
     InUse(String),
-    /// Predefined networks cannot be changed so.
-    #[error("{0}")]
-    Forbidden(String),
     /// A later release's.
     #[error("{0}")]
     NotImplemented(String),
@@ -190,7 +187,6 @@ impl Error {
             Self::NoSuchNetwork(_) => Kind::NotFound,
             Self::Invalid(_) => Kind::InvalidArgument,
             Self::InUse(_) => Kind::Internal,
-            Self::Forbidden(_) => Kind::Forbidden,
             Self::NotImplemented(_) => Kind::NotImplemented,
             Self::Failed { .. } => Kind::Internal,
             Self::Database(error) => error.kind(),
@@ -592,7 +588,7 @@ fn refusal_text(request: &Request, address: Ipv4Addr, refusal: &Refusal) -> Stri
     }
 }
 
-/// Checks a hardware address at create.
+/// Reads a hardware address, six hex bytes between colons or dashes.
 ///
 /// # Errors
 /// [`Error::Invalid`] in Docker's words.

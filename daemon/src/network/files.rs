@@ -93,7 +93,7 @@ fn extra_host(extra: &str, host_gateway: Option<Ipv4Addr>) -> Result<(&str, IpAd
     // An IPv6 address has colons of its own: the name ends at the first one.
     let (name, address) = extra
         .split_once(':')
-        .filter(|(name, address)| !name.is_empty() && !address.is_empty())
+        .filter(|(name, _)| !name.is_empty())
         .ok_or_else(|| Error::Invalid(format!("bad format for add-host: {extra:?}")))?;
     if address == "host-gateway" {
         let gateway = host_gateway.ok_or_else(|| {
@@ -104,10 +104,11 @@ fn extra_host(extra: &str, host_gateway: Option<Ipv4Addr>) -> Result<(&str, IpAd
         return Ok((name, gateway.into()));
     }
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let address = bare.unwrap_or(address).parse();
-    let address = address
-        .map_err(|_| Error::Invalid(format!("invalid IP address in add-host: {extra:?}")))?;
-    Ok((name, address))
+    let parsed = bare
+        .unwrap_or(address)
+        .parse()
+        .map_err(|_| Error::Invalid(format!("invalid IP address in add-host: {address:?}")));
+    Ok((name, parsed?))
 }
 
 /// A resolver's configuration, as `resolv.conf(5)` has it.

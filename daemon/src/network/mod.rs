@@ -11,11 +11,11 @@ mod ipam;
 mod link;
 mod pool;
 mod port_mapping;
+mod request;
 mod subnet;
 
-pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Sandbox, parse_mac};
-pub use files::{check_dns, check_extra_hosts};
-pub use port_mapping::check as check_ports;
+pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Sandbox};
+pub use request::check;
 
 /// What the daemon was told about networks.
 #[derive(Clone, Debug, Default)]

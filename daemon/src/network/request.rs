@@ -1,0 +1,135 @@
+//! What can be said at create about what is asked of the network. Pure; the texts are Docker's.
+
+use std::collections::BTreeMap;
+
+use cleat_proto::docker::container::{Config, EndpointSettings, HostConfig};
+
+use super::{Error, controller::parse_mac, files, port_mapping};
+
+/// Checks a request whose networks are known by name.
+///
+/// # Errors
+/// [`Error::Invalid`], [`Error::NotImplemented`] for what later networks will have.
+pub fn check(
+    config: &Config,
+    host: &HostConfig,
+    networks: &BTreeMap<String, EndpointSettings>,
+) -> Result<(), Error> {
+    if let Some(bindings) = &host.port_bindings {
+        port_mapping::check(bindings)?;
+    }
+    files::check_extra_hosts(host.extra_hosts.as_deref().unwrap_or_default())?;
+    files::check_dns(host.dns.as_deref().unwrap_or_default())?;
+    for (name, endpoint) in networks {
+        check_endpoint(name, endpoint)?;
+        check_mac(name, &endpoint.mac_address)?;
+        check_mac(name, &config.mac_address)?;
+    }
+    Ok(())
+}
+
+fn check_mac(network: &str, text: &str) -> Result<(), Error> {
+    if text.is_empty() || parse_mac(text).is_ok() {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!("invalid config for network {network}: invalid MAC address {text}")))
+}
+
+/// The predefined networks take none of these.
+fn check_endpoint(network: &str, endpoint: &EndpointSettings) -> Result<(), Error> {
+    let mut wrong = Vec::new();
+    if endpoint.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
+        wrong.push(
+            "network-scoped alias is supported only for containers in user defined networks"
+                .to_owned(),
+        );
+    }
+    let ipam = endpoint.ipam_config.clone().unwrap_or_default();
+    if !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty() {
+        wrong.push(
+            "user specified IP address is supported on user defined networks only".to_owned(),
+        );
+        if !ipam.ipv4_address.is_empty() && ipam.ipv4_address.parse::<std::net::Ipv4Addr>().is_err()
+        {
+            wrong.push(format!("invalid IPv4 address: {}", ipam.ipv4_address));
+        }
+        if !ipam.ipv6_address.is_empty() && ipam.ipv6_address.parse::<std::net::Ipv6Addr>().is_err()
+        {
+            wrong.push(format!("invalid IPv6 address: {}", ipam.ipv6_address));
+        }
+        wrong.push(
+            "user specified IP address is supported only when connecting to networks with user configured subnets"
+                .to_owned(),
+        );
+    }
+    let head = format!("invalid config for network {network}: invalid endpoint settings:\n");
+    match &wrong[..] {
+        [] => {}
+        [one] => return Err(Error::Invalid(head + one)),
+        several => {
+            let list: Vec<_> = several.iter().map(|one| format!("* {one}")).collect();
+            return Err(Error::Invalid(head + &list.join("\n")));
+        }
+    }
+    let links = endpoint.links.as_ref().is_some_and(|links| !links.is_empty());
+    let options = endpoint.driver_opts.as_ref().is_some_and(|options| !options.is_empty());
+    let link_local = ipam.link_local_ips.is_some_and(|addresses| !addresses.is_empty());
+    for (is_set, what) in [
+        (links, "a link"),
+        (options, "a driver option of an endpoint"),
+        (link_local, "a link-local address of an endpoint"),
+    ] {
+        if is_set {
+            return Err(Error::NotImplemented(format!("{what} is not implemented yet")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cleat_proto::docker::container::EndpointIpamConfig;
+
+    fn answer(endpoint: EndpointSettings) -> Result<(), Error> {
+        let networks = [("bridge".to_owned(), endpoint)].into();
+        check(&Config::default(), &HostConfig::default(), &networks)
+    }
+
+    #[test]
+    fn the_default_bridge_takes_no_aliases_and_no_addresses() {
+        let aliases = EndpointSettings { aliases: Some(vec!["al".into()]), ..Default::default() };
+        assert_eq!(
+            answer(aliases).unwrap_err().to_string(),
+            "invalid config for network bridge: invalid endpoint settings:\n\
+             network-scoped alias is supported only for containers in user defined networks"
+        );
+        let ipam = EndpointIpamConfig { ipv4_address: "x".into(), ..Default::default() };
+        let address = EndpointSettings { ipam_config: Some(ipam), ..Default::default() };
+        assert_eq!(
+            answer(address).unwrap_err().to_string(),
+            "invalid config for network bridge: invalid endpoint settings:\n\
+             * user specified IP address is supported on user defined networks only\n\
+             * invalid IPv4 address: x\n\
+             * user specified IP address is supported only when connecting to networks with user configured subnets"
+        );
+        assert!(answer(EndpointSettings::default()).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_hardware_address_is_refused_wherever_it_stands() {
+        let mac = EndpointSettings { mac_address: "zz".into(), ..Default::default() };
+        let text = "invalid config for network bridge: invalid MAC address zz";
+        assert_eq!(answer(mac).unwrap_err().to_string(), text);
+        let config = Config { mac_address: "zz".into(), ..Config::default() };
+        let networks = [("bridge".to_owned(), EndpointSettings::default())].into();
+        let old = check(&config, &HostConfig::default(), &networks);
+        assert_eq!(old.unwrap_err().to_string(), text);
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused() {
+        let links = EndpointSettings { links: Some(vec!["a:b".into()]), ..Default::default() };
+        assert!(matches!(answer(links), Err(Error::NotImplemented(_))));
+    }
+}
