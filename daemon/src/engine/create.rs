@@ -119,7 +119,7 @@ impl Engine {
             networks.insert(name, endpoint.unwrap_or_default());
         }
         networks.entry(mode.to_owned()).or_default();
-        network::check(&request.config, &request.host_config, &networks)?;
+        network::check_endpoints(&networks, &request.config.mac_address)?;
         Ok(networks)
     }
 

@@ -15,7 +15,9 @@ mod request;
 mod subnet;
 
 pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Sandbox};
-pub use request::check;
+pub use files::{check_dns, check_extra_hosts};
+pub use port_mapping::check as check_ports;
+pub use request::check as check_endpoints;
 
 /// What the daemon was told about networks.
 #[derive(Clone, Debug, Default)]

@@ -2,28 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use cleat_proto::docker::container::{Config, EndpointSettings, HostConfig};
+use cleat_proto::docker::container::EndpointSettings;
 
-use super::{Error, controller::parse_mac, files, port_mapping};
+use super::{Error, controller::parse_mac};
 
-/// Checks a request whose networks are known by name.
+/// Checks what is asked of networks that are known by name. `mac` is `Config.MacAddress` of old clients.
 ///
 /// # Errors
 /// [`Error::Invalid`], [`Error::NotImplemented`] for what later networks will have.
-pub fn check(
-    config: &Config,
-    host: &HostConfig,
-    networks: &BTreeMap<String, EndpointSettings>,
-) -> Result<(), Error> {
-    if let Some(bindings) = &host.port_bindings {
-        port_mapping::check(bindings)?;
-    }
-    files::check_extra_hosts(host.extra_hosts.as_deref().unwrap_or_default())?;
-    files::check_dns(host.dns.as_deref().unwrap_or_default())?;
+pub fn check(networks: &BTreeMap<String, EndpointSettings>, mac: &str) -> Result<(), Error> {
     for (name, endpoint) in networks {
         check_endpoint(name, endpoint)?;
         check_mac(name, &endpoint.mac_address)?;
-        check_mac(name, &config.mac_address)?;
+        check_mac(name, mac)?;
     }
     Ok(())
 }
@@ -93,7 +84,7 @@ mod tests {
 
     fn answer(endpoint: EndpointSettings) -> Result<(), Error> {
         let networks = [("bridge".to_owned(), endpoint)].into();
-        check(&Config::default(), &HostConfig::default(), &networks)
+        check(&networks, "")
     }
 
     #[test]
@@ -121,9 +112,8 @@ mod tests {
         let mac = EndpointSettings { mac_address: "zz".into(), ..Default::default() };
         let text = "invalid config for network bridge: invalid MAC address zz";
         assert_eq!(answer(mac).unwrap_err().to_string(), text);
-        let config = Config { mac_address: "zz".into(), ..Config::default() };
         let networks = [("bridge".to_owned(), EndpointSettings::default())].into();
-        let old = check(&config, &HostConfig::default(), &networks);
+        let old = check(&networks, "zz");
         assert_eq!(old.unwrap_err().to_string(), text);
     }
 
