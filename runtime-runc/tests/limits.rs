@@ -1,0 +1,204 @@
+//! Control groups and system call filters, as far as the verbs have a part in them.
+
+#![allow(clippy::unwrap_used)] // a failure here is a failed test
+
+mod common;
+
+use common::{Bundle, succeeded, wait_for};
+use serde_json::json;
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+/// A filter that forbids one call, as engines' default profiles do.
+fn filter(bundle: &mut Bundle, call: &str) {
+    bundle.spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "syscalls": [{"names": [call], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    });
+}
+
+#[test]
+fn a_filter_holds_for_the_container_and_its_execs() {
+    for no_new_privileges in [false, true] {
+        let mut bundle =
+            Bundle::shell("mkdir /tmp/x 2>&1; grep Seccomp: /proc/self/status; exec sleep 1000");
+        bundle.spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+        filter(&mut bundle, "mkdir");
+        bundle.start();
+        let exec = bundle.verb(
+            "exec",
+            &[],
+            &["/bin/sh", "-c", "mkdir /tmp/y 2>&1; grep Seccomp: /proc/self/status"],
+        );
+        let text = String::from_utf8(exec.stdout).unwrap();
+        assert!(
+            text.contains("Operation not permitted") && text.ends_with("Seccomp:\t2\n"),
+            "{text}"
+        );
+        assert!(!bundle.rootfs().join("tmp/x").exists() && !bundle.rootfs().join("tmp/y").exists());
+    }
+}
+
+/// Nothing that the worker does after the filter is in place may need more than a program itself does.
+#[test]
+fn a_filter_may_forbid_what_only_the_worker_would_use() {
+    let mut bundle = Bundle::shell("echo ran");
+    bundle.spec["process"]["noNewPrivileges"] = true.into();
+    bundle.spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{
+            "names": ["mount", "openat2", "open_tree", "move_mount", "pivot_root", "capset", "setresuid", "setgroups",
+                "fchdir", "faccessat2", "close_range", "sendto", "socket", "clone3"],
+            "action": "SCMP_ACT_KILL_PROCESS",
+        }],
+    });
+    let output = bundle.run();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(text, "ran\n", "{output:?}");
+}
+
+#[test]
+fn a_filter_that_cannot_be_is_told_at_create() {
+    let mut bundle = Bundle::shell("true");
+    bundle.spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_MOON"});
+    let output = bundle.run();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("SCMP_ACT_MOON"), "{output:?}");
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn an_allocating_program_ends_by_sigkill_at_its_memory_limit() {
+    let mut bundle = Bundle::shell("exec tail /dev/zero");
+    bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 16 << 20, "swap": 16 << 20});
+    assert_eq!(bundle.run().status.code(), Some(137));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn only_the_devices_allowed_can_be_opened() {
+    // /dev/loop-control: whoever may open it finds that it cannot be read.
+    let mut bundle =
+        Bundle::shell("mknod /tmp/node c 10 237 || exit 9; cat /tmp/node 2>&1; rm /tmp/node");
+    let text = bundle.output();
+    assert!(text.contains("Operation not permitted"), "{text}");
+    let rules = bundle.spec["linux"]["resources"]["devices"].as_array_mut().unwrap();
+    rules.push(json!({"allow": true, "type": "c", "major": 10, "minor": 237, "access": "rw"}));
+    let text = bundle.output();
+    assert!(text.contains("Invalid argument"), "{text}");
+}
+
+#[test]
+fn a_paused_container_takes_no_exec_until_it_is_resumed() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.start();
+    succeeded(bundle.verb("pause", &[], &[]));
+    assert_eq!(bundle.status(), "paused");
+    let refused = bundle.verb("exec", &[], &["/bin/true"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        text.contains("cannot exec in a paused container (use --ignore-paused to override)"),
+        "{text}"
+    );
+    succeeded(bundle.verb("resume", &[], &[]));
+    assert_eq!(bundle.status(), "running");
+    succeeded(bundle.verb("exec", &[], &["/bin/true"]));
+    let again = bundle.verb("resume", &[], &[]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("container not paused"));
+}
+
+#[test]
+fn a_paused_container_can_be_killed_and_deleted() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.start();
+    succeeded(bundle.verb("pause", &[], &[]));
+    succeeded(bundle.verb("kill", &[], &["KILL"]));
+    bundle.wait_for_status("stopped");
+    succeeded(bundle.verb("delete", &[], &[]));
+    bundle.assert_nothing_left();
+    bundle.start();
+    succeeded(bundle.verb("pause", &[], &[]));
+    succeeded(bundle.verb("delete", &["--force"], &[]));
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn limits_are_updated_from_a_document_and_by_flags() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.start();
+    let limit = || {
+        let state =
+            fs::read_to_string(bundle.directory.join("state").join(&bundle.id).join("state.json"))
+                .unwrap();
+        let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+        let paths = &state["cgroup_paths"];
+        let read = |controller: &str, file: &str| {
+            let directory = paths[controller].as_str().or(paths[""].as_str())?;
+            fs::read_to_string(format!("{directory}/{file}"))
+                .ok()
+                .map(|text| text.trim().to_owned())
+        };
+        read("memory", "memory.limit_in_bytes").or(read("memory", "memory.max")).unwrap()
+    };
+    let mut command = bundle.worker();
+    command.args(["update", "--resources", "-", &bundle.id]).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(br#"{"memory":{"limit":33554432}}"#).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(limit(), "33554432");
+    succeeded(bundle.verb("update", &["--memory", "64m"], &[]));
+    assert_eq!(limit(), "67108864");
+}
+
+#[test]
+fn with_the_host_s_processes_in_sight_all_of_its_own_end_with_it() {
+    let mut bundle = Bundle::shell("sleep 12345 & exec sleep 1000");
+    bundle.namespace("pid", None);
+    bundle.start();
+    let count = || succeeded(bundle.verb("ps", &["-f", "json"], &[])).matches(',').count() + 1;
+    wait_for("both processes", || count() == 2);
+    let pids: Vec<i32> =
+        serde_json::from_str(&succeeded(bundle.verb("ps", &["-f", "json"], &[]))).unwrap();
+    succeeded(bundle.verb("delete", &["--force"], &[]));
+    bundle.assert_nothing_left();
+    wait_for("their end", || {
+        pids.iter().all(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        })
+    });
+}
+
+#[test]
+fn a_cgroup_that_is_in_use_is_not_taken() {
+    let first = Bundle::shell("exec sleep 1000");
+    first.start();
+    let mut second = Bundle::shell("true");
+    second.spec["linux"]["cgroupsPath"] = first.spec["linux"]["cgroupsPath"].clone();
+    let output = second.run();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("container's cgroup is not empty: 1 process(es) found"), "{text}");
+    assert_eq!(first.status(), "running");
+}
+
+/// The agent of a notifying profile gets the listener and the state of the process.
+#[test]
+fn a_notifying_filter_s_listener_goes_to_its_agent() {
+    let mut bundle = Bundle::shell("exec sleep 1000");
+    let path = bundle.directory.join("agent");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    bundle.spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "listenerPath": path, "listenerMetadata": "hello",
+        "syscalls": [{"names": ["chown"], "action": "SCMP_ACT_NOTIFY"}],
+    });
+    bundle.start();
+    let (socket, _) = listener.accept().unwrap();
+    let mut text = [0; 8192];
+    let (count, fds) = cleat_sys::fdpass::recv(&socket, &mut text).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&text[..count]).unwrap();
+    assert_eq!((fds.len(), state["metadata"].as_str()), (1, Some("hello")));
+    assert_eq!(state["fds"], json!(["seccompFd"]));
+    assert_eq!(state["state"]["id"], bundle.id.as_str());
+}
