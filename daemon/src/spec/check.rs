@@ -9,6 +9,10 @@ use super::{Error, capabilities, devices, resources, seccomp, security_opt};
 
 /// The least memory that a container is given.
 const MIN_MEMORY: i64 = 6 << 20;
+/// The most CPU shares that the kernel takes.
+const MAX_SHARES: i64 = 262_144;
+/// The highest CPU or memory node that Docker looks at.
+const MAX_CPU: u64 = 8192;
 /// A millisecond, in nanoseconds.
 const MILLISECOND: i64 = 1_000_000;
 
@@ -40,6 +44,9 @@ pub fn check(config: &Config, host: &HostConfig) -> Result<(), Error> {
         format!("Invalid value {score}, range for oom score adj is [-1000, 1000]"),
     )?;
     refuse(host.shm_size < 0, "SHM size can not be less than 0")?;
+    let parent = &host.cgroup_parent;
+    let leaves = parent.split('/').any(|part| part == ".." || part.contains(char::is_control));
+    refuse(leaves, format!("invalid cgroup parent {parent:?}"))?;
     let isolation = host.isolation.as_str();
     refuse(
         !matches!(isolation, "" | "default"),
@@ -115,8 +122,12 @@ pub fn check_resources(host: &HostConfig, update: bool) -> Result<(), Error> {
         "Range of blkio weight is from 10 to 1000",
     )?;
     refuse(
-        host.io_maximum_bandwidth != 0 || host.io_maximum_iops != 0,
-        "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
+        host.io_maximum_bandwidth != 0,
+        "invalid option: QoS maximum bandwidth configuration is not supported on linux",
+    )?;
+    refuse(
+        host.io_maximum_iops != 0,
+        "invalid option: QoS maximum IOPs configuration is not supported on linux",
     )
 }
 
@@ -164,6 +175,12 @@ fn check_cpu(host: &HostConfig) -> Result<(), Error> {
     )?;
     let shares = host.cpu_shares;
     refuse(shares < 0, format!("invalid CPU shares ({shares}): value must be a positive integer"))?;
+    refuse(shares == 1, "the minimum allowed cpu-shares is 2")?;
+    refuse(shares > MAX_SHARES, format!("the maximum allowed cpu-shares is {MAX_SHARES}"))?;
+    refuse(
+        host.cpu_realtime_period != 0 && host.cpu_realtime_runtime > host.cpu_realtime_period,
+        "cpu real-time runtime cannot be higher than cpu real-time period",
+    )?;
     refuse(
         host.cpu_period != 0 && !(1000..=1_000_000).contains(&host.cpu_period),
         "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
@@ -181,7 +198,7 @@ fn check_cpu(host: &HostConfig) -> Result<(), Error> {
 }
 
 /// Reads a list such as `0-3,7` as ranges; a range is never spelt out (CVE-2018-20699).
-fn ranges(text: &str) -> Option<Vec<(u32, u32)>> {
+fn ranges(text: &str) -> Option<Vec<(u64, u64)>> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
@@ -199,6 +216,12 @@ fn check_cpuset(what: &str, plural: &str, wanted: &str, online: &str) -> Result<
             "Invalid value {wanted} for cpuset {what}: invalid format: {wanted}"
         )));
     };
+    refuse(
+        asked.iter().any(|(_, last)| *last > MAX_CPU),
+        format!(
+            "Invalid value {wanted} for cpuset {what}: value of out range, maximum is {MAX_CPU}"
+        ),
+    )?;
     let there = ranges(online).unwrap_or_default();
     let missing = asked
         .iter()
@@ -256,7 +279,8 @@ fn check_sysctls(host: &HostConfig) -> Result<(), Error> {
         } else if dotted.starts_with("net.") {
             let why = format!("sysctl {name:?} not allowed in host network namespace");
             refuse(host.network_mode == "host", why)?;
-        } else if matches!(dotted.as_str(), "kernel.domainname" | "kernel.hostname") {
+        } else if dotted == "kernel.domainname" {
+            // The host name is the container's own setting already.
             if host.uts_mode == "host" {
                 return Err(foreign());
             }
@@ -305,8 +329,26 @@ mod tests {
         let host = |text: &str| HostConfig { cpuset_cpus: text.into(), ..HostConfig::default() };
         check_host(host("abc"), Err("Invalid value abc for cpuset cpus: invalid format: abc"));
         check_host(host("0"), Ok(()));
-        assert!(check(&Config::default(), &host("0-4000000000")).is_err());
+        check_host(
+            host("0-99999999999"),
+            Err("Invalid value 0-99999999999 for cpuset cpus: value of out range, maximum is 8192"),
+        );
         assert!(check(&Config::default(), &host("3-1")).is_err());
+    }
+
+    #[test]
+    fn what_the_kernel_would_refuse_at_start_is_refused_now() {
+        let shares = |cpu_shares| HostConfig { cpu_shares, ..HostConfig::default() };
+        check_host(shares(1), Err("the minimum allowed cpu-shares is 2"));
+        check_host(shares(262_145), Err("the maximum allowed cpu-shares is 262144"));
+        check_host(shares(2), Ok(()));
+        let parent =
+            |text: &str| HostConfig { cgroup_parent: text.into(), ..HostConfig::default() };
+        check_host(parent("../../x"), Err("invalid cgroup parent \"../../x\""));
+        check_host(parent("/a/b"), Ok(()));
+        let profile = "seccomp={\"defaultAction\":\"SCMP_ACT_NOTIFY\"}".to_owned();
+        let notify = HostConfig { security_opt: Some(vec![profile]), ..HostConfig::default() };
+        assert!(check(&Config::default(), &notify).is_err());
     }
 
     #[test]

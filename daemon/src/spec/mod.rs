@@ -172,7 +172,7 @@ pub fn build(input: &Input<'_>) -> Result<Spec, Error> {
     let capabilities = capabilities::granted(host, capabilities::available())?;
     let writable_cgroups = options.writable_cgroups.unwrap_or(host.privileged);
     let (mut mounts, root_propagation) = mounts::build(input, writable_cgroups);
-    if let Some(binary) = &input.init_binary {
+    if let Some(binary) = process::init(input) {
         mounts.push(init_mount(binary.clone()));
     }
     let (nodes, device_rules) = devices::build(host)?;

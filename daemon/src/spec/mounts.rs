@@ -7,6 +7,9 @@ use oci_spec::runtime::Mount as OciMount;
 use super::{Input, Mount, MountSource, Shm};
 use crate::container::mount_point::RecursiveReadOnly;
 
+/// `mount_setattr(2)`: `AT_RECURSIVE`.
+const RECURSIVE_READ_ONLY_SINCE: (u32, u32) = (5, 12);
+
 const PROC: [&str; 3] = ["nosuid", "noexec", "nodev"];
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> OciMount {
@@ -82,10 +85,14 @@ fn tmpfs_options(asked: &[String]) -> Vec<String> {
     merged
 }
 
-fn bind_options(wanted: &Mount, non_recursive: bool) -> Vec<String> {
+fn bind_options(wanted: &Mount, non_recursive: bool, kernel: (u32, u32)) -> Vec<String> {
     let mut options = vec![if non_recursive { "bind" } else { "rbind" }.to_owned()];
     if wanted.read_only {
-        let deep = wanted.recursive_ro != RecursiveReadOnly::Disabled;
+        let deep = match wanted.recursive_ro {
+            RecursiveReadOnly::Disabled => false,
+            RecursiveReadOnly::IfPossible => kernel >= RECURSIVE_READ_ONLY_SINCE,
+            RecursiveReadOnly::Enforced => true,
+        };
         options.push(if deep { "rro" } else { "ro" }.to_owned());
     }
     if !wanted.propagation.is_empty() {
@@ -94,10 +101,10 @@ fn bind_options(wanted: &Mount, non_recursive: bool) -> Vec<String> {
     options
 }
 
-fn user_mount(wanted: &Mount) -> OciMount {
+fn user_mount(wanted: &Mount, kernel: (u32, u32)) -> OciMount {
     match &wanted.source {
         MountSource::Bind { path, non_recursive } => {
-            bind(&wanted.destination, path.clone(), bind_options(wanted, *non_recursive))
+            bind(&wanted.destination, path.clone(), bind_options(wanted, *non_recursive, kernel))
         }
         MountSource::Tmpfs { options } => {
             let mut options = tmpfs_options(options);
@@ -163,7 +170,7 @@ pub fn build(input: &Input<'_>, writable_cgroups: bool) -> (Vec<OciMount>, Optio
             }
         }
     }
-    mounts.extend(wanted.iter().map(user_mount));
+    mounts.extend(wanted.iter().map(|mount| user_mount(mount, input.kernel)));
     (mounts, root_propagation(&wanted))
 }
 

@@ -1,6 +1,8 @@
 //! The first process: arguments, environment, directory.
 
-use super::Input;
+use std::path::PathBuf;
+
+use super::{Input, Namespace};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -29,10 +31,15 @@ pub fn environment(config_env: &[String], hostname: &str, tty: bool) -> Vec<Stri
     env
 }
 
+/// Returns the init that starts the command. In a PID namespace of somebody else's it would not be pid 1, and reap nobody.
+pub fn init<'a>(input: &'a Input<'_>) -> Option<&'a PathBuf> {
+    input.init_binary.as_ref().filter(|_| input.pid == Namespace::New)
+}
+
 /// Returns what is executed: the command, or the init that executes it.
 pub fn arguments(input: &Input<'_>) -> Vec<String> {
     let mut args = Vec::with_capacity(input.args.len() + 2);
-    if input.init_binary.is_some() {
+    if init(input).is_some() {
         args.extend([INIT.to_owned(), "--".to_owned()]);
     }
     args.extend(input.args.iter().cloned());

@@ -117,6 +117,9 @@ pub fn custom(text: &str, situation: &Situation<'_>) -> Result<LinuxSeccomp, Err
     {
         return Err(invalid("both 'architectures' and 'archMap' are specified: use either".into()));
     }
+    if profile.default_action == "SCMP_ACT_NOTIFY" {
+        return Err(invalid("SCMP_ACT_NOTIFY cannot be used as default action".into()));
+    }
     let mut rules = Vec::new();
     for rule in profile.syscalls.into_iter().flatten() {
         if !rule.name.is_empty() && rule.names.as_ref().is_some_and(|names| !names.is_empty()) {
@@ -131,6 +134,12 @@ pub fn custom(text: &str, situation: &Situation<'_>) -> Result<LinuxSeccomp, Err
         let mut value = serde_json::json!({ "names": names, "action": rule.action });
         if let Some(errno) = rule.errno_ret {
             value["errnoRet"] = errno.into();
+        }
+        if let Some(wrong) = rule.args.iter().flatten().find(|arg| arg.index > 5) {
+            return Err(invalid(format!("a call has no argument {}", wrong.index)));
+        }
+        if rule.action == "SCMP_ACT_NOTIFY" && names.iter().any(|name| name == "write") {
+            return Err(invalid("SCMP_ACT_NOTIFY cannot be used for the write syscall".into()));
         }
         if let Some(args) = rule.args.filter(|args| !args.is_empty()) {
             value["args"] =

@@ -182,3 +182,33 @@ fn an_init_starts_the_command() {
     assert_eq!(last["destination"], "/sbin/docker-init");
     assert_eq!(last["options"], json!(["bind", "ro"]));
 }
+
+#[test]
+fn without_a_pid_namespace_of_its_own_a_container_has_no_init() {
+    let spec = spec(config(), HostConfig::default(), |input| {
+        input.init_binary = Some("/usr/libexec/init".into());
+        input.pid = Namespace::Host;
+    });
+    assert_eq!(spec["process"]["args"], json!(["sleep", "300"]));
+    assert!(!spec["mounts"].to_string().contains("docker-init"));
+}
+
+#[test]
+fn a_read_only_bind_is_deep_where_the_kernel_can() {
+    let options = |kernel| {
+        let spec = spec(config(), HostConfig::default(), |input| {
+            input.kernel = kernel;
+            input.mounts = vec![Mount {
+                destination: "/x".into(),
+                source: MountSource::Bind { path: "/tmp".into(), non_recursive: false },
+                read_only: true,
+                propagation: "rprivate".into(),
+                recursive_ro: crate::container::mount_point::RecursiveReadOnly::IfPossible,
+            }];
+        });
+        let mounts = spec["mounts"].as_array().unwrap().clone();
+        mounts.into_iter().find(|mount| mount["destination"] == "/x").unwrap()["options"].clone()
+    };
+    assert_eq!(options((5, 12)), json!(["rbind", "rro", "rprivate"]));
+    assert_eq!(options((5, 11)), json!(["rbind", "ro", "rprivate"]));
+}

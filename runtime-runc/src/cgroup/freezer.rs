@@ -7,7 +7,7 @@
 use std::{
     fs::File,
     os::fd::AsFd,
-    path::{Path, PathBuf},
+    path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -69,7 +69,7 @@ fn freeze_v2(dir: &Path) -> Result<()> {
     }
 }
 
-fn freeze_v1(dir: &PathBuf) -> Result<()> {
+fn freeze_v1(dir: &Path) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut pause = Duration::from_micros(50);
     while Instant::now() < deadline {
@@ -87,7 +87,7 @@ fn freeze_v1(dir: &PathBuf) -> Result<()> {
         }
         pause = (pause * 2).min(Duration::from_millis(10));
     }
-    Err(Error::CannotFreeze { path: dir.clone() })
+    Err(Error::CannotFreeze { path: dir.to_owned() })
 }
 
 /// Waits until `key` in the cgroup's `cgroup.events` is `value`; returns false when the time is up. A cgroup that is gone

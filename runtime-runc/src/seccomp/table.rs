@@ -1,6 +1,9 @@
 //! What a profile says about every number of every architecture.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    str::FromStr,
+};
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg,
@@ -95,31 +98,6 @@ impl Machine {
     fn is_32_bit(self) -> bool {
         matches!(self, Self::X86 | Self::Arm)
     }
-
-    fn number(self, name: &str) -> Option<u32> {
-        let number = match self {
-            Self::X86_64 => x86_64::Sysno::from_str(name).ok()?.id(),
-            Self::X86 => x86::Sysno::from_str(name).ok()?.id(),
-            Self::Aarch64 => aarch64::Sysno::from_str(name).ok()?.id(),
-            Self::Arm => arm::Sysno::from_str(name).ok()?.id(),
-            Self::X32 => return x32_number(name),
-        };
-        u32::try_from(number).ok()
-    }
-
-    /// Returns the calls that this one can be made through as well: (number, the value of argument 0).
-    fn multiplexed(self, name: &str) -> Option<(u32, u64)> {
-        if self != Self::X86 {
-            return None;
-        }
-        let find = |table: &[(u64, &str)]| {
-            table.iter().find(|(_, known)| *known == name).map(|(call, _)| *call)
-        };
-        let (outer, call) = find(&SOCKETCALL)
-            .map(|call| ("socketcall", call))
-            .or_else(|| find(&IPC).map(|call| ("ipc", call)))?;
-        Some((self.number(outer)?, call))
-    }
 }
 
 /// The calls that x32 has at numbers of its own, from 512. Source: the kernel's arch/x86/entry/syscalls/syscall_64.tbl.
@@ -162,10 +140,57 @@ const X32_OWN: [&str; 36] = [
     "pwritev2",
 ];
 
-fn x32_number(name: &str) -> Option<u32> {
-    match X32_OWN.iter().position(|known| *known == name) {
-        Some(position) => Some(X32_BIT | (512 + position as u32)),
-        None => Machine::X86_64.number(name).map(|number| X32_BIT | number),
+/// The numbers of an architecture by name. The crate's own look-up compares with one name after the other, which for a whole
+/// profile takes milliseconds.
+struct Numbers {
+    machine: Machine,
+    by_name: HashMap<&'static str, u32>,
+}
+
+impl Numbers {
+    fn of(machine: Machine) -> Self {
+        let by_name = match machine {
+            Machine::X86_64 | Machine::X32 => {
+                x86_64::Sysno::iter().map(|call| (call.name(), call.id() as u32)).collect()
+            }
+            Machine::X86 => {
+                x86::Sysno::iter().map(|call| (call.name(), call.id() as u32)).collect()
+            }
+            Machine::Aarch64 => {
+                aarch64::Sysno::iter().map(|call| (call.name(), call.id() as u32)).collect()
+            }
+            // Its numbers have a gap of a million, through which `iter` would walk.
+            Machine::Arm => HashMap::new(),
+        };
+        Self { machine, by_name }
+    }
+
+    fn get(&self, name: &str) -> Option<u32> {
+        match self.machine {
+            Machine::Arm => Some(arm::Sysno::from_str(name).ok()?.id() as u32),
+            Machine::X32 => {
+                let own = X32_OWN
+                    .iter()
+                    .position(|known| *known == name)
+                    .map(|position| 512 + position as u32);
+                own.or_else(|| self.by_name.get(name).copied()).map(|number| X32_BIT | number)
+            }
+            _ => self.by_name.get(name).copied(),
+        }
+    }
+
+    /// Returns the calls that this one can be made through as well: (number, the value of argument 0).
+    fn multiplexed(&self, name: &str) -> Option<(u32, u64)> {
+        if self.machine != Machine::X86 {
+            return None;
+        }
+        let find = |table: &[(u64, &str)]| {
+            table.iter().find(|(_, known)| *known == name).map(|(call, _)| *call)
+        };
+        let (outer, call) = find(&SOCKETCALL)
+            .map(|call| ("socketcall", call))
+            .or_else(|| find(&IPC).map(|call| ("ipc", call)))?;
+        Some((self.get(outer)?, call))
     }
 }
 
@@ -271,7 +296,8 @@ fn value_of(action: Action, errno: Option<u32>) -> u32 {
 
 fn intervals(machine: Machine, profile: &LinuxSeccomp) -> Vec<(u32, Outcome)> {
     let default = value_of(profile.default_action(), profile.default_errno_ret());
-    let calls = rules_by_number(machine, profile, default);
+    let numbers = Numbers::of(machine);
+    let calls = rules_by_number(&numbers, profile, default);
     let (first, end) = match machine {
         Machine::X32 => (X32_BIT, None),
         // Not listed, or replaced by x32's intervals.
@@ -280,11 +306,12 @@ fn intervals(machine: Machine, profile: &LinuxSeccomp) -> Vec<(u32, Outcome)> {
     };
     let mut intervals = vec![(first, Outcome::Return(default))];
     for (number, rules) in calls {
-        intervals.retain(|(first, _)| *first != number);
+        // Right after the call before: the default between them is empty.
+        intervals.pop_if(|(first, _)| *first == number);
         intervals.push((number, outcome(rules, default)));
         intervals.push((number + 1, Outcome::Return(default)));
     }
-    if let Some(beyond) = newest(machine, profile).filter(|_| refuses(profile.default_action())) {
+    if let Some(beyond) = newest(&numbers, profile).filter(|_| refuses(profile.default_action())) {
         // What follows the newest call, whether that one had a rule or only the default.
         intervals.retain(|(first, _)| *first <= beyond);
         intervals.push((beyond + 1, Outcome::Return(ERRNO | libc::ENOSYS as u32)));
@@ -300,13 +327,13 @@ fn refuses(default: Action) -> bool {
 }
 
 /// Returns the highest number that the profile names.
-fn newest(machine: Machine, profile: &LinuxSeccomp) -> Option<u32> {
+fn newest(numbers: &Numbers, profile: &LinuxSeccomp) -> Option<u32> {
     let names = profile.syscalls().iter().flatten().flat_map(LinuxSyscall::names);
-    names.filter_map(|name| machine.number(name)).max()
+    names.filter_map(|name| numbers.get(name)).max()
 }
 
 fn rules_by_number(
-    machine: Machine,
+    numbers: &Numbers,
     profile: &LinuxSeccomp,
     default: u32,
 ) -> BTreeMap<u32, Vec<Rule>> {
@@ -316,14 +343,14 @@ fn rules_by_number(
         if action == default {
             continue;
         }
-        let rules = rules_of(machine, syscall, action);
+        let rules = rules_of(numbers.machine, syscall, action);
         for name in syscall.names() {
-            if let Some(number) = machine.number(name) {
+            if let Some(number) = numbers.get(name) {
                 calls.entry(number).or_default().extend(rules.iter().cloned());
             }
             // Behind `socketcall` and `ipc` the arguments are in memory, where no filter can look.
             if let Some((number, call)) =
-                machine.multiplexed(name).filter(|_| rules[0].conditions.is_empty())
+                numbers.multiplexed(name).filter(|_| rules[0].conditions.is_empty())
             {
                 let condition =
                     Condition { index: 0, operator: Operator::ScmpCmpEq, value: call, second: 0 };

@@ -335,3 +335,26 @@ fn the_cache_gives_back_what_was_compiled_and_believes_no_other_file() {
     assert_eq!(cached(&directory, &one).unwrap(), first);
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+/// A filter without TSYNC is one thread's: it ends with the thread.
+#[test]
+fn the_kernel_takes_the_program_and_obeys_it() {
+    let profile = profile(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77},
+            {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "errnoRet": 78,
+             "args": [{"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}]},
+        ],
+    }));
+    let filter = compile(&profile).unwrap();
+    let thread = std::thread::spawn(move || {
+        cleat_sys::seccomp::install(&filter.program, filter.flags).unwrap();
+        let made = std::fs::create_dir("/nowhere/at/all").unwrap_err().raw_os_error();
+        let this = nix::unistd::Pid::this();
+        let asked = nix::sys::signal::kill(this, None).unwrap_err() as i32;
+        nix::sys::signal::kill(this, nix::sys::signal::Signal::SIGCONT).unwrap();
+        (made, asked)
+    });
+    assert_eq!(thread.join().unwrap(), (Some(77), 78));
+}
