@@ -150,6 +150,10 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         let _ = self.verb("delete", &["--force"], &[]);
         let _ = fs::remove_dir_all(&self.directory);
+        // The parent of all tests' cgroups goes with the last of them.
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let _ = fs::remove_dir(hierarchy.unwrap().path().join("cleat-test"));
+        }
     }
 }
 
