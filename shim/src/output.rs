@@ -220,10 +220,8 @@ impl Output {
                 Ok(n) if n > 0 => {
                     self.deliver(source, &buffer[..n]).await;
                     if n == buffer.len() && n < LARGE {
-                        buffer.resize(LARGE, 0);
-                    } else if n == LARGE {
-                        // Only root may go beyond the limit; the old size serves as well.
-                        let _ = fcntl(&*input, FcntlArg::F_SETPIPE_SZ(BUSY_PIPE));
+                        *buffer = vec![0; LARGE];
+                        enlarge(&input);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -293,8 +291,8 @@ impl Output {
         } else {
             waiting
         };
-        if waiting >= LARGE && left == 0 {
-            let _ = fcntl(input, FcntlArg::F_SETPIPE_SZ(BUSY_PIPE));
+        if waiting == LARGE && left == 0 {
+            enlarge(input);
         }
         // It fell behind, or cannot be spliced to: the rest of the frame goes the ordinary way.
         let mut piece = vec![0; left.min(LARGE)];
@@ -310,6 +308,12 @@ impl Output {
         }
         true
     }
+}
+
+/// Lets the kernel hold more of a stream that is busy: fewer turns for both sides.
+fn enlarge(input: &Descriptor) {
+    // A terminal is no pipe, and only root may go beyond the limit: the old size serves as well.
+    let _ = fcntl(input, FcntlArg::F_SETPIPE_SZ(BUSY_PIPE));
 }
 
 /// Moves up to `left` bytes; returns how many are still to be moved because the client made no progress or cannot be spliced to.
