@@ -19,9 +19,10 @@ lint:
 
 test: lint
 	tests/tools.sh
+	$(MAKE) build
 	cargo build --workspace
 	cargo test --workspace
-	$(MAKE) demo
+	tests/demo.sh target/release $(SMALL)
 
 demo: build
 	tests/tools.sh

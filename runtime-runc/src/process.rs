@@ -414,7 +414,8 @@ fn check_program(path: &Path) -> std::result::Result<(), String> {
     let stat = nix::sys::stat::stat(path)
         .map_err(|errno| format!("stat {}: {}", path.display(), reason(errno)))?;
     if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
-        return Err(reason(Errno::EISDIR));
+        // Go wraps both: what it is, and what execve says to it.
+        return Err(format!("{}: {}", reason(Errno::EISDIR), reason(Errno::EACCES)));
     }
     match nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
     {
@@ -467,7 +468,7 @@ mod tests {
         fails("", "/bin", "exec: \"\": executable file not found in $PATH");
         fails("/nope", "/bin", "exec: \"/nope\": stat /nope: no such file or directory");
         fails("/etc/passwd", "", "exec: \"/etc/passwd\": permission denied");
-        fails("/etc", "", "exec: \"/etc\": is a directory");
+        fails("/etc", "", "exec: \"/etc\": is a directory: permission denied");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use cleat_tests::{Ran, TestDaemon, run_with_stdin};
+use cleat_tests::{Options, Ran, TestDaemon, run_with_stdin, static_worker};
 
 /// Runs a command with both clients and gives each result to `check`.
 fn both<'a>(daemon: &TestDaemon, args: &[&'a str], check: impl Fn(Ran)) {
@@ -126,7 +126,18 @@ fn what_was_asked_for_is_what_runs() {
     );
     assert_eq!(sh(&["--entrypoint", "/bin/echo"], "x"), "sh -c x");
     assert_eq!(sh(&["--network", "none"], "ls /sys/class/net"), "lo");
-    assert_eq!(sh(&["--init"], "cat /proc/1/comm"), "docker-init");
+}
+
+#[test]
+fn an_init_is_the_first_process_and_reaps() {
+    // The binary has to run in an image without a C library: the static build.
+    let flags = vec!["--init-path".to_owned(), static_worker().to_string_lossy().into_owned()];
+    let daemon = TestDaemon::with(Options { flags, ..Options::default() });
+    daemon.import_busybox();
+    let script = "(sleep 0.01 &); cat /proc/1/comm; exit 7";
+    let ran = daemon.docker(["run", "--rm", "--init", "busybox", "sh", "-c", script]).expect(7);
+    assert_eq!(ran.text(), "docker-init");
+    daemon.docker(["run", "--rm", "--init", "busybox", "nope"]).expect(127);
 }
 
 #[test]

@@ -25,6 +25,20 @@ impl NetworkNamespace {
         command
     }
 
+    /// Runs `inside` on a thread that is in the namespace.
+    pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
+        let file =
+            fs::File::open(format!("/run/netns/{}", self.name)).expect("the namespace exists");
+        std::thread::scope(|scope| {
+            let entered = scope.spawn(|| {
+                nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
+                    .expect("root may enter it");
+                inside()
+            });
+            entered.join().expect("what ran inside did not panic")
+        })
+    }
+
     /// Returns what is in it beyond `lo`: links, and nftables' tables.
     pub fn leftovers(&self) -> Vec<String> {
         let links = run(self.command("ip").args(["-o", "link"])).expect(0).text();

@@ -9,5 +9,5 @@ mod wait;
 pub use client::{Ran, run, run_with_stdin};
 pub use daemon::{Options, TestDaemon};
 pub use host::{NetworkNamespace, Traces};
-pub use tools::{binary, busybox, containerd, docker, repository};
+pub use tools::{binary, busybox, containerd, docker, repository, static_worker};
 pub use wait::wait_for;

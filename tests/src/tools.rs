@@ -43,6 +43,14 @@ pub fn busybox() -> PathBuf {
     first(vec![fetched("bin/busybox"), "/bin/busybox".into(), "/usr/bin/busybox".into()])
 }
 
+/// Returns the worker as it is shipped: small and static.
+pub fn static_worker() -> PathBuf {
+    let target = format!("target/{}-unknown-linux-gnu/small/cleat-runc", std::env::consts::ARCH);
+    let path = repository().join(target);
+    assert!(path.exists(), "{} is missing: run `make build` first", path.display());
+    path
+}
+
 /// Returns the directory with Debian's `containerd` and `ctr`.
 pub fn containerd() -> PathBuf {
     first(vec![fetched("usr/bin/containerd"), "/usr/bin/containerd".into()])

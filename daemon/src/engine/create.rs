@@ -108,14 +108,10 @@ impl Engine {
         if mode.starts_with("container:") {
             return Ok(BTreeMap::new());
         }
-        network::Mode::parse(mode)?;
+        // Whether there is such a network is asked at start, as Docker does.
         let mut networks = BTreeMap::new();
         for (name, endpoint) in asked {
             let name = if name == "default" { "bridge".to_owned() } else { name };
-            if name != mode {
-                let text = format!("network {name} not found");
-                return Err(Error::new(Kind::NotFound, text));
-            }
             networks.insert(name, endpoint.unwrap_or_default());
         }
         networks.entry(mode.to_owned()).or_default();

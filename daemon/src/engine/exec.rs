@@ -193,11 +193,15 @@ impl Engine {
     /// `No such exec instance: …`
     pub async fn exec_settled(&self, id: &str) -> Result<Exec> {
         let exec = self.exec_inspect(id)?;
-        if !matches!(exec.state, ExecState::Starting | ExecState::Running { .. }) {
-            return Ok(exec);
-        }
         let Ok(entry) = self.entry(&(&exec.container).into()) else { return Ok(exec) };
         let mut view = entry.subscribe();
+        // The shim has told the client of a failed start before it told us.
+        let starting = || self.exec_inspect(id).is_ok_and(|exec| exec.state == ExecState::Starting);
+        let _ = tokio::time::timeout(SETTLING, view.wait_for(|_| !starting())).await;
+        let exec = self.exec_inspect(id)?;
+        if !matches!(exec.state, ExecState::Running { .. }) {
+            return Ok(exec);
+        }
         let asked = async {
             let mut client = Client::connect(&self.task_dir(&exec.container)).await?;
             client.state(id).await
@@ -271,6 +275,8 @@ impl ExecLaunch {
                         known.exec.state = ExecState::Running { pid };
                     }
                 });
+                // Whoever waits for the start to be over looks again.
+                self.entry.change(|_| {});
                 Ok(())
             }
             Err((error, client)) => {

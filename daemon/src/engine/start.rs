@@ -133,10 +133,11 @@ impl Engine {
         record: &Arc<Record>,
         task: &TaskDir,
     ) -> Result<(Option<Sandbox>, u32)> {
-        let sandbox = match self.attach_request(record)? {
-            Some(request) => Some(self.0.networks.attach(request).await.map_err(|error| {
-                Error::with_source(error.kind(), "failed to set up container networking", error)
-            })?),
+        let failed = |error: network::Error| {
+            Error::with_source(error.kind(), "failed to set up container networking", error)
+        };
+        let sandbox = match self.attach_request(record).map_err(failed)? {
+            Some(request) => Some(self.0.networks.attach(request).await.map_err(failed)?),
             None => None,
         };
         fault::point("start.after-network");
@@ -151,18 +152,21 @@ impl Engine {
         Ok((sandbox, shim))
     }
 
-    fn attach_request(&self, record: &Record) -> Result<Option<Attach>> {
+    fn attach_request(&self, record: &Record) -> Result<Option<Attach>, network::Error> {
         let host = &record.host_config;
         if host.network_mode.starts_with("container:") {
             return Ok(None);
         }
+        let mut names = record.networks.keys().map(String::as_str);
+        let mode = network::Mode::parse(&host.network_mode);
+        let mode = names.try_fold(mode?, |mode, name| network::Mode::parse(name).map(|_| mode))?;
         let ports = record.config.exposed_ports.clone().unwrap_or_default();
         Ok(Some(Attach {
             container: record.id.clone(),
             name: record.name.clone(),
             hostname: record.config.hostname.clone(),
             domainname: record.config.domainname.clone(),
-            mode: network::Mode::parse(&host.network_mode)?,
+            mode,
             requested: record.networks.clone(),
             exposed: ports.into_keys().collect(),
             port_bindings: host.port_bindings.clone().unwrap_or_default(),
