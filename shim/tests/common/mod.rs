@@ -365,7 +365,7 @@ fn write_bundle(directory: &Path, id: &str, options: &Options) {
         ],
         "linux": {
             "namespaces": namespaces,
-            "cgroupsPath": format!("/cleat-shim-test/{id}"),
+            "cgroupsPath": format!("/cleat-shim-test-{id}"),
             "resources": { "memory": memory.unwrap_or_else(|| json!({})) },
         },
     });
