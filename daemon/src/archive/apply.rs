@@ -339,7 +339,7 @@ impl<'a> Applier<'a> {
         let fd = loop {
             match openat(&place.dir.fd, place.name(), flags, mode) {
                 Ok(fd) => break fd,
-                Err(Errno::EEXIST) => drop(self.give_way(reader, place, entry)?),
+                Err(Errno::EEXIST) => self.clear(reader, place, entry)?,
                 Err(errno) => return Err(Error::errno("make the file", &entry.name)(errno)),
             }
         };
@@ -392,7 +392,7 @@ impl<'a> Applier<'a> {
         loop {
             match linkat(&from.fd, target, &place.dir.fd, place.name(), LinkatFlags::empty()) {
                 Ok(()) => return Ok(()),
-                Err(Errno::EEXIST) => drop(self.give_way(reader, place, entry)?),
+                Err(Errno::EEXIST) => self.clear(reader, place, entry)?,
                 Err(errno) => return Err(Error::errno("make the hard link", &entry.name)(errno)),
             }
         }
@@ -408,7 +408,7 @@ impl<'a> Applier<'a> {
         loop {
             match symlinkat(target, &place.dir.fd, place.name()) {
                 Ok(()) => break,
-                Err(Errno::EEXIST) => drop(self.give_way(reader, place, entry)?),
+                Err(Errno::EEXIST) => self.clear(reader, place, entry)?,
                 Err(errno) => return Err(Error::errno("make the link", &entry.name)(errno)),
             }
         }
@@ -432,7 +432,7 @@ impl<'a> Applier<'a> {
         loop {
             match mknodat(&place.dir.fd, place.name(), kind, mode, device) {
                 Ok(()) => break,
-                Err(Errno::EEXIST) => drop(self.give_way(reader, place, entry)?),
+                Err(Errno::EEXIST) => self.clear(reader, place, entry)?,
                 Err(errno) => return Err(Error::errno("make the node", &entry.name)(errno)),
             }
         }
@@ -469,6 +469,16 @@ impl<'a> Applier<'a> {
             Flavor::Copy { owner: Some(owner), .. } => owner,
             _ => (entry.uid, entry.gid),
         }
+    }
+
+    /// Makes room for what is no directory.
+    fn clear<R: BufRead>(
+        &mut self,
+        reader: &mut TarReader<R>,
+        place: &Place,
+        entry: &Entry,
+    ) -> Result<(), Error> {
+        self.give_way(reader, place, entry).map(|_| ())
     }
 
     /// Makes room where an entry goes. A directory stays if the entry is one too.

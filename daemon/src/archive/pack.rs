@@ -42,6 +42,9 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
+/// Names and values of extended attributes.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Writes a tar.
 pub struct Packer<W> {
     output: W,
@@ -475,7 +478,7 @@ fn record(pax: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 }
 
 /// Reads what belongs to a file beyond this machine: its capabilities, and what users attached.
-fn xattrs(fd: impl AsFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn xattrs(fd: impl AsFd) -> Result<Xattrs, Errno> {
     let mut all = Vec::new();
     for key in xattr::list(&fd)? {
         let wanted = key == b"security.capability"

@@ -9,7 +9,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::ffi::OsStrExt,
     },
     sync::Arc,
 };
@@ -54,14 +54,6 @@ impl Node {
     /// Those of `fstat(2)`.
     pub fn stat(&self) -> io::Result<FileStat> {
         Ok(fstat(&self.fd)?)
-    }
-
-    /// Returns its own name, or `/` for the root.
-    pub fn name(&self) -> &[u8] {
-        match self.path.rsplit(|byte| *byte == b'/').next() {
-            Some(name) if !name.is_empty() => name,
-            _ => b"/",
-        }
     }
 }
 
@@ -182,12 +174,6 @@ pub fn reopen(fd: impl AsFd) -> io::Result<File> {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     Ok(nix::fcntl::open(path.as_str(), flags, Mode::empty())?.into())
-}
-
-/// Returns whether two descriptors are of one and the same inode.
-pub fn is_same(a: &FileStat, b: &File) -> io::Result<bool> {
-    let b = b.metadata()?;
-    Ok((a.st_dev, a.st_ino) == (b.dev(), b.ino()))
 }
 
 fn names(path: &[u8]) -> Vec<Vec<u8>> {

@@ -109,16 +109,16 @@ impl Content {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let path = self.0.ingest.join(number.to_string());
         let file = File::create_new(&path).map_err(Error::io("make", &path))?;
-        Ok(Ingest { store: self.clone(), path, file, hash: Sha256::new(), size: 0 })
+        Ok(Ingest { store: self.clone(), path, file, hash: Sha256::new() })
     }
 
-    /// Stores a small blob and returns its digest. One that is there already is kept.
+    /// Stores a small blob and returns its digest. One that is there already is kept, unless it is damaged.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::from_sum(Sha256::digest(bytes));
-        if self.path(&digest).exists() {
+        if self.read(&digest, bytes.len() as u64).is_ok() {
             return Ok(digest);
         }
         let mut ingest = self.ingest()?;
@@ -186,15 +186,9 @@ pub struct Ingest {
     path: PathBuf,
     file: File,
     hash: Sha256,
-    size: u64,
 }
 
 impl Ingest {
-    /// Returns how many bytes are written so far.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
     /// Verifies the bytes, brings them to the disk and gives them their name.
     ///
     /// # Errors
@@ -219,7 +213,6 @@ impl Write for Ingest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.file.write(bytes)?;
         self.hash.update(&bytes[..count]);
-        self.size += count as u64;
         Ok(count)
     }
 
@@ -274,6 +267,15 @@ mod tests {
         let digest = content.put(b"hello").unwrap();
         fs::write(content.path(&digest), b"jello").unwrap();
         assert!(matches!(content.read(&digest, 100), Err(Error::Mismatch { .. })));
+    }
+
+    #[test]
+    fn a_damaged_blob_is_healed_by_the_right_one() {
+        let (_dir, content) = open();
+        let digest = content.put(b"hello").unwrap();
+        fs::write(content.path(&digest), b"jello").unwrap();
+        content.put(b"hello").unwrap();
+        assert_eq!(content.read(&digest, 100).unwrap(), b"hello");
     }
 
     #[test]

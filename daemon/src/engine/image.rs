@@ -62,13 +62,9 @@ impl Engine {
         let (writer, receiver) = ChunkWriter::channel();
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
-            match engine.images().save(&selection, writer) {
-                Ok(_) => {}
-                Err((writer, error)) => {
-                    let error = Error::from(error);
-                    tracing::warn!(error = error.whole(), "a save did not come to its end");
-                    writer.fail(std::io::Error::other(error.whole()));
-                }
+            if let Err(error) = engine.images().save(&selection, writer) {
+                let error = Error::from(error);
+                tracing::warn!(error = error.whole(), "a save did not come to its end");
             }
             for image in selection.images() {
                 engine.publish_image(image, "save", image.id.as_str());

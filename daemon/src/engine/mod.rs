@@ -129,7 +129,7 @@ impl Engine {
         paths::make_private(&config.state)?;
         let database = Database::open(&config.root.join("meta.redb"))?;
         let content = Content::open(&config.root.join("content"))?;
-        let snapshots = Snapshots::open(&config.root.join("snapshots"), database.clone())?;
+        let snapshots = Snapshots::open(&config.root.join("snapshots"), &database)?;
         let images = Images::open(database.clone(), content, snapshots)?;
         let volumes = Volumes::open(&config.root.join("volumes"), database.clone())?;
         let networks = network::Controller::open(config.network.clone(), &database)?;

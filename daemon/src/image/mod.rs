@@ -32,12 +32,12 @@ use crate::{
 };
 
 pub use commit::Commit;
-pub use config::{History, ImageConfig};
+pub use config::History;
+use config::ImageConfig;
 pub use import::Import;
 pub use load::Loaded;
 pub use reference::{ImageRef, Reference};
 pub use remove::{RemoveOptions, Removed};
-pub use save::Selection;
 
 /// What can go wrong with an image. Texts are Docker's.
 #[derive(Debug, thiserror::Error)]
@@ -209,6 +209,8 @@ struct Catalog {
     images: HashMap<ImageId, Arc<Image>>,
     /// By [`Reference::key`].
     references: BTreeMap<String, (Reference, ImageId)>,
+    /// The topmost layers of images that cannot be shown: an image that comes again finds them.
+    damaged: Vec<ChainId>,
 }
 
 #[cfg(test)]

@@ -40,16 +40,6 @@ pub struct Name {
 }
 
 impl Name {
-    /// The registry's host, and port if it has one.
-    pub fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    /// The repository's path there.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Returns the name as users write it: `busybox`.
     pub fn familiar(&self) -> String {
         if self.domain != DEFAULT_DOMAIN {

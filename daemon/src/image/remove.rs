@@ -120,7 +120,8 @@ impl Images {
         let users = uses();
         let consider = Consider { names: false, stopped: !options.force };
         if let Err(conflict) = self.check(&image, consider, &users) {
-            if quiet && (!image.is_dangling() || conflict.used) {
+            let is_dangling = image.references.is_empty() && !self.has_children(id);
+            if quiet && (!is_dangling || conflict.used) {
                 return Ok(());
             }
             return Err(conflict.error(id));

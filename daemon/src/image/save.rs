@@ -135,19 +135,19 @@ impl Images {
     /// Writes the archive. Blocks.
     ///
     /// # Errors
-    /// [`Error`]; the archive is broken then, and its reader has to be told.
-    pub fn save(
-        &self,
-        selection: &Selection,
-        output: ChunkWriter,
-    ) -> Result<ChunkWriter, (ChunkWriter, Error)> {
+    /// [`Error`]; the archive is broken then, and its reader is told.
+    pub fn save(&self, selection: &Selection, output: ChunkWriter) -> Result<(), Error> {
         let mut packer = Packer::new(output);
-        match self.save_to(selection, &mut packer) {
-            Ok(()) => {
-                packer.finish_or_give_back().map_err(|(output, error)| (output, error.into()))
-            }
-            Err(error) => Err((packer.into_output(), error)),
-        }
+        let saved = self.save_to(selection, &mut packer);
+        let (output, error) = match saved {
+            Ok(()) => match packer.finish_or_give_back() {
+                Ok(_) => return Ok(()),
+                Err((output, error)) => (output, Error::from(error)),
+            },
+            Err(error) => (packer.into_output(), error),
+        };
+        output.fail(io::Error::other(error.to_string()));
+        Err(error)
     }
 
     fn save_to(

@@ -28,6 +28,9 @@ pub(super) struct ImageRecord {
     pub(super) parent: Option<ImageId>,
     /// Nanoseconds since the epoch; 0 is never.
     pub(super) tagged_at_nanos: i64,
+    /// Its topmost layer: what must stay even while the configuration cannot be read.
+    #[serde(default)]
+    pub(super) top_layer: Option<ChainId>,
 }
 
 /// A layer that is unpacked and synced, and waits for its image's commit.
@@ -68,12 +71,14 @@ impl Images {
     fn read_records(&self) -> Result<(), Error> {
         let mut catalog = self.write();
         for (key, record) in self.0.database.list(IMAGES)? {
+            let top_layer = record.as_ref().ok().and_then(|record| record.top_layer.clone());
             let image = record.map_err(Error::from).and_then(|record| self.revive(&key, record));
             match image {
                 Ok(image) => drop(catalog.images.insert(image.id.clone(), Arc::new(image))),
                 Err(error) => {
                     let error = crate::engine::Error::from(error);
                     tracing::warn!(image = %key, error = %error.whole(), "an image is damaged");
+                    catalog.damaged.extend(top_layer);
                 }
             }
         }
@@ -197,6 +202,7 @@ impl Images {
             } else {
                 known.as_ref().map_or(0, |image| image.tagged_at_nanos)
             },
+            top_layer: new.config.chain_ids().pop(),
         };
         let layers: Vec<snapshot::Layer> = fresh.iter().map(|new| new.layer.clone()).collect();
         let keys: Vec<String> = new.references.iter().map(Reference::key).collect();
@@ -269,7 +275,11 @@ impl Images {
         let key = reference.key();
         let before = self.read().references.get(&key).map(|(_, id)| id.clone());
         let now = crate::event::now_nanos();
-        let record = ImageRecord { parent: image.parent.clone(), tagged_at_nanos: now };
+        let record = ImageRecord {
+            parent: image.parent.clone(),
+            tagged_at_nanos: now,
+            top_layer: image.top_layer().cloned(),
+        };
         let stored = id.clone();
         self.0.database.write_blocking(move |tx| {
             tx.put(IMAGES, stored.as_str(), &record)?;
@@ -355,6 +365,7 @@ impl Images {
 
     fn garbage(&self, images: &[Arc<Image>], uses: &[Use]) -> Vec<ChainId> {
         let mut roots: HashSet<ChainId> = self.0.snapshots.leased().into_iter().collect();
+        roots.extend(self.read().damaged.iter().cloned());
         roots.extend(images.iter().filter_map(|image| image.top_layer().cloned()));
         roots.extend(uses.iter().filter_map(|user| user.top_layer.clone()));
         gc::unreferenced(&self.0.snapshots.layers(), &roots)

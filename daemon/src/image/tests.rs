@@ -56,9 +56,7 @@ impl Store {
         let selection = self.images.select(&names).unwrap();
         let (writer, mut receiver) = ChunkWriter::channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                drop(self.images.save(&selection, writer).map_err(|(_, error)| error).unwrap())
-            });
+            scope.spawn(|| self.images.save(&selection, writer).unwrap());
             let mut all = Vec::new();
             while let Some(chunk) = receiver.blocking_recv() {
                 all.extend_from_slice(&chunk.unwrap());
@@ -97,7 +95,7 @@ fn open(dir: &tempfile::TempDir) -> Images {
         })
         .unwrap();
     let content = Content::open(&dir.path().join("content")).unwrap();
-    let snapshots = Snapshots::open(&dir.path().join("snapshots"), database.clone()).unwrap();
+    let snapshots = Snapshots::open(&dir.path().join("snapshots"), &database).unwrap();
     Images::open(database, content, snapshots).unwrap()
 }
 
@@ -371,6 +369,75 @@ fn a_damaged_image_does_not_keep_the_daemon_from_starting() {
     let store = store.again();
     let ids: Vec<ImageId> = store.images.list().iter().map(|image| image.id.clone()).collect();
     assert_eq!(ids, [kept.id.clone()]);
+    // Nothing of it is thrown away, and bringing it once more heals it.
+    store.images.sweep(&[]).unwrap();
+    store.images.sweep_blobs().unwrap();
+    assert_eq!((store.layer_dirs(), store.blobs()), (2, 2));
+    let other = Store::new();
+    let import =
+        Import { reference: Some(Reference::parse("broken:1").unwrap()), ..Import::default() };
+    other.images.import(stream(tar(&[("f", b"2")])), import).unwrap();
+    store.load(other.save(&["broken:1"])).unwrap();
+    assert_eq!(store.layer_dirs(), 2);
+    store.images.resolve("broken:1").unwrap();
+}
+
+#[test]
+fn a_store_that_was_cut_off_is_swept_at_its_start() {
+    let store = Store::new();
+    store.import("a:1", &[("f", b"1")]);
+    // What a crash leaves before the record: files without one.
+    fs::create_dir_all(store.dir.path().join("snapshots/77/fs")).unwrap();
+    store.images.content().put(b"a configuration of an image that never was").unwrap();
+    let store = store.again();
+    store.images.sweep_blobs().unwrap();
+    assert_eq!((store.layer_dirs(), store.blobs()), (1, 1));
+    // Its number is not given again while its files may still be on their way out.
+    let image = store.import("b:1", &[("f", b"2")]);
+    let dirs = store.images.snapshots().lower_dirs(image.top_layer().unwrap()).unwrap();
+    assert!(dirs[0].ends_with("78/fs"), "{dirs:?}");
+}
+
+#[test]
+fn a_commit_is_one_more_layer_of_what_changed() {
+    use std::os::unix::fs::FileTypeExt;
+    let store = Store::new();
+    let base = store.import("base:1", &[("kept", b"1"), ("gone", b"22")]);
+    let upper = tempfile::tempdir().unwrap();
+    fs::write(upper.path().join("new"), b"333").unwrap();
+    let whiteout = nix::sys::stat::SFlag::S_IFCHR;
+    nix::sys::stat::mknod(&upper.path().join("gone"), whiteout, nix::sys::stat::Mode::empty(), 0)
+        .unwrap();
+    let commit = super::Commit {
+        top_layer: base.top_layer().cloned(),
+        parent: Some(base.id.clone()),
+        reference: Some(Reference::parse("made:1").unwrap()),
+        ..super::Commit::default()
+    };
+    let made = store.images.commit_container(upper.path(), commit.clone()).unwrap();
+    assert_eq!((made.layers.len(), made.size, made.parent.as_ref()), (2, 6, Some(&base.id)));
+    let dirs = store.images.snapshots().lower_dirs(made.top_layer().unwrap()).unwrap();
+    assert_eq!(fs::read(dirs[0].join("new")).unwrap(), b"333");
+    assert!(fs::symlink_metadata(dirs[0].join("gone")).unwrap().file_type().is_char_device());
+    // An image with children stays, force or not.
+    let refused = store.remove("base:1", false).unwrap();
+    assert_eq!(refused.len(), 1, "the name alone: {refused:?}");
+    let error = store.remove(base.id.as_str(), true).unwrap_err().to_string();
+    assert!(error.contains("(cannot be forced) - image has dependent child images"), "{error}");
+    // With the child goes the parent that has no name any more.
+    store.remove("made:1", false).unwrap();
+    assert_eq!((store.layer_dirs(), store.blobs()), (0, 0));
+    // Nothing changed: no layer.
+    let base = store.import("base:1", &[("kept", b"1")]);
+    let empty = tempfile::tempdir().unwrap();
+    let commit = super::Commit {
+        top_layer: base.top_layer().cloned(),
+        parent: Some(base.id.clone()),
+        ..commit
+    };
+    let made = store.images.commit_container(empty.path(), commit).unwrap();
+    assert_eq!(made.layers, base.layers);
+    assert!(made.history.last().unwrap().empty_layer);
 }
 
 #[test]
@@ -381,8 +448,7 @@ fn a_layer_whose_files_changed_is_not_saved_as_if_whole() {
     fs::write(dir.join("f"), b"jello").unwrap();
     let selection = store.images.select(&["a:1".to_owned()]).unwrap();
     let (writer, receiver) = ChunkWriter::channel();
-    let (_, error) =
-        store.images.save(&selection, writer).map(drop).map_err(|e| ((), e.1)).unwrap_err();
+    let error = store.images.save(&selection, writer).unwrap_err();
     drop(receiver);
     assert!(matches!(error, Error::Damaged(_)), "{error}");
 }

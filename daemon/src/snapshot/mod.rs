@@ -46,9 +46,6 @@ pub enum Error {
     /// An image's layer is not in the store.
     #[error("layer does not exist: {0}")]
     NoLayer(ChainId),
-    /// A container has no snapshot.
-    #[error("the container {0} has no filesystem")]
-    NoSnapshot(ContainerId),
     /// The filesystem said no.
     #[error("cannot {action} {path}")]
     Io {
@@ -68,7 +65,7 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NoLayer(_) | Self::NoSnapshot(_) => Kind::NotFound,
+            Self::NoLayer(_) => Kind::NotFound,
             Self::Io { .. } => Kind::Internal,
             Self::Metadata(error) => error.kind(),
         }
@@ -86,7 +83,6 @@ pub struct Snapshots(Arc<Store>);
 
 struct Store {
     root: PathBuf,
-    database: Database,
     layers: RwLock<HashMap<ChainId, Arc<Layer>>>,
     leases: layer::Leases,
     /// The number of the next committed layer's directory.
@@ -100,17 +96,16 @@ impl Snapshots {
     ///
     /// # Errors
     /// [`Error::Io`] if the directories cannot be made, [`Error::Metadata`].
-    pub fn open(root: &Path, database: Database) -> Result<Self, Error> {
+    pub fn open(root: &Path, database: &Database) -> Result<Self, Error> {
         for dir in [root, &root.join("active")] {
             make_private_dir(dir)?;
         }
         init::make(&root.join("init/fs"))?;
         let trash = Trash::open(&root.join("trash"))?;
-        let layers = layer::load(root, &database)?;
+        let layers = layer::load(root, database)?;
         let next = layer::sweep(root, &layers, &trash)?;
         Ok(Self(Arc::new(Store {
             root: root.to_owned(),
-            database,
             layers: RwLock::new(layers),
             leases: layer::Leases::default(),
             next: AtomicU64::new(next),
@@ -319,3 +314,6 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .map_err(Error::io("set the mode of", path))
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,7 +107,7 @@ fn follow(
         return Err(invalid(format!("{path}: {} is no image's configuration", config.media_type)));
     }
     let config = parts.json(&blob(parts, &config)?)?.to_vec();
-    let layers = layers.iter().map(|layer| layer_path(layer)).collect::<Result<_, _>>()?;
+    let layers = layers.iter().map(layer_path).collect::<Result<_, _>>()?;
     Ok(Some(Wanted { config, layers, references: name.into_iter().collect(), parent: None }))
 }
 
