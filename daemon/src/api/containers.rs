@@ -26,7 +26,7 @@ use super::{
     version::ApiVersion,
 };
 use crate::{
-    container::names::ContainerRef,
+    container::{names::ContainerRef, signal},
     engine::{
         Engine, RemoveOptions, StopOptions, Timeout, UpdateRequest, WaitCondition, WaitOutcome,
     },
@@ -130,30 +130,8 @@ async fn kill(State(engine): State<Engine>, Path(name): Path<String>, query: Que
 ///
 /// # Errors
 /// 400 `invalid signal: x`.
-pub fn signal_number(text: &str) -> Result<i32, Error> {
-    let wrong = || Error::invalid(format!("invalid signal: {text}"));
-    if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(wrong()) };
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time =
-        |rest: &str, sign: char| rest.strip_prefix(sign).and_then(|n| n.parse::<i32>().ok());
-    if let Some(rest) = name.strip_prefix("RTMIN") {
-        let offset = if rest.is_empty() { Some(0) } else { real_time(rest, '+') };
-        return offset.filter(|n| (0..=30).contains(n)).map(|n| 34 + n).ok_or_else(wrong);
-    }
-    if let Some(rest) = name.strip_prefix("RTMAX") {
-        let offset = if rest.is_empty() { Some(0) } else { real_time(rest, '-') };
-        return offset.filter(|n| (0..=30).contains(n)).map(|n| 64 - n).ok_or_else(wrong);
-    }
-    let name = match name {
-        "CLD" => "CHLD",
-        "POLL" => "IO",
-        other => other,
-    };
-    let signal = format!("SIG{name}").parse::<nix::sys::signal::Signal>();
-    signal.map(|signal| signal as i32).map_err(|_| wrong())
+fn signal_number(text: &str) -> Result<i32, Error> {
+    signal::parse(text).ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
 }
 
 async fn pause(State(engine): State<Engine>, Path(name): Path<String>) -> Result {

@@ -104,6 +104,12 @@ impl Engine {
     /// If the container does not run, or the request makes no sense.
     pub fn exec_create(&self, reference: &ContainerRef, config: ExecConfig) -> Result<ExecId> {
         let entry = self.entry(reference)?;
+        if matches!(entry.view().state, crate::container::State::Paused { .. }) {
+            // Here, unlike at the start, Docker names the container as the client did.
+            let text =
+                format!("Container {} is paused, unpause the container before exec", reference.0);
+            return Err(Error::new(Kind::Conflict, text));
+        }
         can_exec(&entry)?;
         let keys = keys(config.detach_keys.as_deref()).ok_or_else(|| {
             let typed = config.detach_keys.clone().unwrap_or_default();

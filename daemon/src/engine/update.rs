@@ -45,6 +45,7 @@ impl Engine {
         }
         let before = view.record.host_config.clone();
         validate::check_restart_policy(&request.restart_policy, false)?;
+        crate::spec::check_resources(&request.resources, true)?;
         let mut after = before.clone();
         merge(&mut after, &request).map_err(cannot)?;
         crate::spec::check_resources(&after, true)?;

@@ -11,6 +11,10 @@ use crate::{config::Config as DaemonConfig, network};
 /// The default log driver, and the one that keeps nothing.
 const LOG_DRIVERS: [&str; 2] = ["json-file", "none"];
 
+/// Those that Docker has besides.
+const DOCKERS_LOG_DRIVERS: [&str; 8] =
+    ["awslogs", "fluentd", "gcplogs", "gelf", "journald", "local", "splunk", "syslog"];
+
 /// The options of `json-file`.
 const LOG_OPTIONS: [&str; 9] = [
     "max-file",
@@ -48,6 +52,7 @@ pub(super) fn check(
     check_network(host)?;
     check_namespaces(host)?;
     check_absent(config, host)?;
+    check_texts(config, host)?;
     let mut warnings = Vec::new();
     let runs_checks = |test: &Vec<String>| test.first().is_some_and(|kind| kind != "NONE");
     let health = config.healthcheck.as_ref().and_then(|check| check.test.as_ref());
@@ -58,6 +63,25 @@ pub(super) fn check(
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
     Ok(warnings)
+}
+
+/// Checks what becomes a path or a line of a file.
+fn check_texts(config: &Config, host: &HostConfig) -> Result<()> {
+    let signal = config.stop_signal.as_str();
+    if !signal.is_empty() && crate::container::signal::parse(signal).is_none() {
+        return Err(invalid(format!("invalid signal: {signal}")));
+    }
+    let parent = host.cgroup_parent.as_str();
+    if parent.split('/').any(|part| part == "..") || parent.contains('\0') {
+        return Err(invalid(format!(
+            "invalid cgroup parent {parent:?}: it may not leave its root"
+        )));
+    }
+    let mut hosts = host.extra_hosts.iter().flatten();
+    match hosts.find(|text| text.contains(char::is_whitespace) || text.contains('\0')) {
+        Some(text) => Err(invalid(format!("bad format for add-host: {text:?}"))),
+        None => Ok(()),
+    }
 }
 
 /// Checks a restart policy.
@@ -91,6 +115,11 @@ pub(super) fn check_restart_policy(policy: &RestartPolicy, auto_remove: bool) ->
 
 fn check_log(config: &Config, host: &HostConfig) -> Result<()> {
     let driver = host.log_config.kind.as_str();
+    if !(LOG_DRIVERS.contains(&driver) || DOCKERS_LOG_DRIVERS.contains(&driver)) {
+        return Err(invalid(format!(
+            "error looking up logging plugin {driver}: plugin {driver:?} not found"
+        )));
+    }
     if !LOG_DRIVERS.contains(&driver) {
         return Err(not_yet(&format!("the logging driver {driver}")));
     }

@@ -1,5 +1,7 @@
 //! `POST /containers/{name}/attach`.
 
+use std::time::Duration;
+
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -16,6 +18,9 @@ use crate::{
     container::names::ContainerRef,
     engine::{AttachOptions, Engine, LogOptions, LogReader},
 };
+
+/// How long a client may take to hang up after it has got everything.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The handler. From the answer's head on the shim alone speaks to the client.
 pub async fn attach(
@@ -71,11 +76,16 @@ async fn write_log(taken: Taken, head: &str, log: Option<LogReader>) {
     let write = async || -> std::io::Result<()> {
         let mut client = taken.into_stream()?;
         client.write_all(head.as_bytes()).await?;
-        let Some(mut log) = log else { return Ok(()) };
-        while let Some(piece) = log.next().await? {
-            client.write_all(&piece).await?;
+        if let Some(mut log) = log {
+            while let Some(piece) = log.next().await? {
+                client.write_all(&piece).await?;
+            }
         }
-        Ok(())
+        // The client may still be closing its side: to hang up before it does would be an error there.
+        client.shutdown().await?;
+        let mut nobody = tokio::io::sink();
+        let hung_up = tokio::io::copy(&mut client, &mut nobody);
+        tokio::time::timeout(LINGER, hung_up).await.unwrap_or(Ok(0)).map(drop)
     };
     if let Err(error) = write().await {
         tracing::debug!(%error, "a log was not read to its end");

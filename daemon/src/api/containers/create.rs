@@ -15,6 +15,7 @@ use crate::{
         query::Query,
         version::ApiVersion,
     },
+    container::names::ContainerRef,
     engine::{CreateRequest, Engine},
 };
 
@@ -48,6 +49,7 @@ pub async fn create(
     let warnings = adapt(&mut asked, version)?;
     asked.name = query.optional("name").map(str::to_owned);
     asked.platform = query.optional("platform").filter(|_| version.since(1, 41)).map(str::to_owned);
+    check_links(&engine, &asked.host_config)?;
     let mut created = engine.create(asked).await?;
     created.warnings.extend(warnings);
     let answer = CreateResponse { id: created.id.as_str(), warnings: created.warnings };
@@ -68,6 +70,20 @@ fn parse(body: &[u8]) -> Result<CreateRequest, Error> {
         networking: beside.networking_config.unwrap_or_default(),
         ..CreateRequest::default()
     })
+}
+
+/// A link to nobody is the client's mistake, whether or not we can link.
+fn check_links(engine: &Engine, host: &HostConfig) -> Result<(), Error> {
+    for link in host.links.iter().flatten() {
+        let name = link.split(':').next().unwrap_or_default();
+        if let Err(error) = engine.container(&ContainerRef(name.to_owned())) {
+            return Err(Error::invalid(format!(
+                "could not get container for {name}: {}",
+                error.whole()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Undoes what the client's version does not know, and does what it relied on. Returns warnings.

@@ -21,6 +21,7 @@ struct Status<'a> {
 
 pub(super) async fn create(State(engine): State<Engine>, query: Query, request: Request) -> Result {
     if query.optional("fromImage").is_some() {
+        repository_and_tag(query.get("fromImage"), query.get("tag"))?;
         return Err(Error::not_implemented("pulling images"));
     }
     let source = query.get("fromSrc");
