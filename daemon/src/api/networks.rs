@@ -162,12 +162,19 @@ async fn remove(State(engine): State<Engine>, Path(name): Path<String>) -> Error
     }
 }
 
+fn container_ref(text: String) -> Result<ContainerRef, Error> {
+    if text.is_empty() {
+        return Err(Error::invalid("invalid name or ID supplied: \"\""));
+    }
+    Ok(ContainerRef(text))
+}
+
 async fn connect(
     State(engine): State<Engine>,
     Path(name): Path<String>,
     Json(request): Json<ConnectRequest>,
 ) -> Result {
-    let container = engine.container(&ContainerRef(request.container))?;
+    let container = engine.container(&container_ref(request.container)?)?;
     let network = find(&engine, &name)?;
     if container.record.networks.contains_key(&network.name) {
         let id = &container.record.id;
@@ -188,7 +195,7 @@ async fn disconnect(
     Path(name): Path<String>,
     Json(request): Json<DisconnectRequest>,
 ) -> Result {
-    engine.container(&ContainerRef(request.container))?;
+    engine.container(&container_ref(request.container)?)?;
     find(&engine, &name)?;
     Err(Error::not_implemented("disconnecting a container from a network"))
 }

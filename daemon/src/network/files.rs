@@ -93,7 +93,7 @@ fn extra_host(extra: &str, host_gateway: Option<Ipv4Addr>) -> Result<(&str, IpAd
     // An IPv6 address has colons of its own: the name ends at the first one.
     let (name, address) = extra
         .split_once(':')
-        .filter(|(name, _)| !name.is_empty())
+        .filter(|(name, _)| is_one_word(name))
         .ok_or_else(|| Error::Invalid(format!("bad format for add-host: {extra:?}")))?;
     if address == "host-gateway" {
         let gateway = host_gateway.ok_or_else(|| {
@@ -109,6 +109,26 @@ fn extra_host(extra: &str, host_gateway: Option<Ipv4Addr>) -> Result<(&str, IpAd
         .parse()
         .map_err(|_| Error::Invalid(format!("invalid IP address in add-host: {address:?}")));
     Ok((name, parsed?))
+}
+
+/// A word of `/etc/hosts`: with a space or a line break in it, it would be an entry of its own.
+fn is_one_word(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|char: char| char.is_whitespace() || char.is_control())
+}
+
+/// Checks search domains, resolver options and the domain name at create: they become lines of a file.
+///
+/// # Errors
+/// [`Error::Invalid`] if one would be more than a part of its line.
+pub fn check_names(search: &[String], options: &[String], domainname: &str) -> Result<(), Error> {
+    let domain = Some(domainname).filter(|domain| !domain.is_empty());
+    for text in search.iter().chain(options).map(String::as_str).chain(domain) {
+        // Docker takes an empty one, and it does no harm.
+        if !text.is_empty() && !is_one_word(text) {
+            return Err(Error::Invalid(format!("invalid name or option for a resolver: {text:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// A resolver's configuration, as `resolv.conf(5)` has it.
@@ -335,7 +355,7 @@ mod tests {
         let input = Input { domainname: "dd", extra_hosts: &extra, ..PLAIN };
         let tail = hosts(&input).unwrap().split_off(HOSTS_HEAD.len());
         assert_eq!(tail, "1.2.3.4\tx\n172.17.0.1\ty\n2001:db8::1\tz\n172.17.0.2\thh.dd hh\n");
-        for wrong in ["x", ":1.2.3.4", "x:", "x:nope"] {
+        for wrong in ["x", ":1.2.3.4", "x:", "x:nope", "a\n6.6.6.6 evil:1.1.1.1", "a b:1.1.1.1"] {
             assert!(hosts(&Input { extra_hosts: &[wrong.into()], ..PLAIN }).is_err(), "{wrong}");
         }
     }
@@ -378,6 +398,15 @@ mod tests {
             "# Overrides: [nameservers search options]\n# Option ndots from: override\n"
         ));
         assert!(resolv_conf(&Input { dns: &["x".into()], ..PLAIN }, "", "").is_err());
+    }
+
+    #[test]
+    fn no_name_makes_a_line_of_its_own() {
+        let one = |text: &str| [text.to_owned()];
+        assert!(check_names(&one("a.b"), &one("ndots:3"), "d.example").is_ok());
+        assert!(check_names(&one("a\nnameserver 6.6.6.6"), &[], "").is_err());
+        assert!(check_names(&[], &one("a\nb"), "").is_err());
+        assert!(check_names(&[], &[], "d\t1.1.1.1").is_err());
     }
 
     #[test]

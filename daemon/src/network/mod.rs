@@ -15,7 +15,7 @@ mod request;
 mod subnet;
 
 pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Sandbox};
-pub use files::{check_dns, check_extra_hosts};
+pub use files::{check_dns, check_extra_hosts, check_names};
 pub use port_mapping::check as check_ports;
 pub use request::check as check_endpoints;
 
