@@ -1,6 +1,7 @@
 //! A container's record (what was asked for), its state (what is), and the names.
 
 pub mod history;
+mod mount_plan;
 pub mod mount_point;
 pub mod names;
 pub mod record;

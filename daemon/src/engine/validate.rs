@@ -49,7 +49,7 @@ pub(super) fn check(
     check_restart_policy(&host.restart_policy, host.auto_remove)?;
     check_log(config, host)?;
     check_runtime(host, daemon)?;
-    check_network(host)?;
+    check_network(config, host)?;
     check_namespaces(host)?;
     check_absent(config, host)?;
     check_texts(config, host)?;
@@ -146,11 +146,13 @@ fn check_runtime(host: &HostConfig, daemon: &DaemonConfig) -> Result<()> {
     Err(invalid(format!("unknown or invalid runtime name: {}", host.runtime)))
 }
 
-fn check_network(host: &HostConfig) -> Result<()> {
+fn check_network(config: &Config, host: &HostConfig) -> Result<()> {
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     network::check_ports(host.port_bindings.as_ref().unwrap_or(&PortMap::new()))?;
     network::check_extra_hosts(&list(&host.extra_hosts))?;
     network::check_dns(&list(&host.dns))?;
+    let (search, options) = (list(&host.dns_search), list(&host.dns_options));
+    network::check_names(&search, &options, &config.domainname)?;
     Ok(())
 }
 
