@@ -6,6 +6,7 @@
 //!  run open       there               lives    journal read, then followed
 //!  run open       there               dead     journal and exit file read; without an end: 137, the cgroup emptied
 //!  run open       none (reboot)       -        ended, 255
+//!  run open       never started       any      a start cut short: taken away, as if it had not been asked for
 //!  run not open   there               any      a start or an end cut short: taken away
 //!  removing       any                 any      taken away, and the removal goes on
 //!  none           there               any      taken away
@@ -21,7 +22,7 @@ use futures_util::future::join_all;
 
 use super::{CONTAINERS, CREATING, Engine, Entry, Error, Result, paths};
 use crate::{
-    container::{Container, Phase, Record, State, mount_point::Source},
+    container::{Container, Phase, Record, Run, State, mount_point::Source},
     event::now_nanos,
     network::Live,
     task::{TaskDir, launch},
@@ -39,12 +40,13 @@ impl Engine {
             self.remember(record);
         }
         self.0.volumes.restore(records.iter().map(|r| (r.id.clone(), volumes_of(r))));
-        let lost: Vec<_> = tasks.iter().filter(|id| !self.is_open(id)).cloned().collect();
+        let (lost, tasks): (Vec<_>, Vec<_>) =
+            tasks.into_iter().partition(|id| !self.is_open(id) || !self.has_started(id));
         self.replay(&tasks);
         self.0.networks.restore(self.live()).await.unwrap_or_else(|error| {
             tracing::error!(error = Error::from(error).whole(), "cannot restore all networks");
         });
-        join_all(lost.into_iter().map(|id| self.sweep_task(id))).await;
+        join_all(lost.into_iter().map(|id| self.take_back(id))).await;
         let entries = self.entries();
         join_all(entries.iter().map(|entry| self.settle(entry, tasks.contains(&entry.id)))).await;
         self.sweep_volumes().await?;
@@ -106,6 +108,13 @@ impl Engine {
         })
     }
 
+    /// Whether the first process of a task ever ran, as its shim has it.
+    fn has_started(&self, id: &ContainerId) -> bool {
+        let task = self.task_dir(id);
+        let started = |told: &Told| matches!(told.what, What::Started { .. });
+        task.exit().is_some() || task.journal(0).iter().any(started)
+    }
+
     /// Reads what the journals hold already, up to an end: pids and states are true from here on, whether a shim answers or not.
     fn replay(&self, tasks: &[ContainerId]) {
         for id in tasks.iter().filter(|id| self.is_open(id)) {
@@ -150,7 +159,31 @@ impl Engine {
             .collect()
     }
 
-    /// A start or an end that was cut short, or the task of a container that nobody knows.
+    /// A task that is no container's, or no longer; where its start was cut short, the container is as if nobody had asked for it.
+    async fn take_back(&self, id: ContainerId) {
+        self.sweep_task(id.clone()).await;
+        if !self.is_open(&id) {
+            return;
+        }
+        let Ok(entry) = self.entry(&(&id).into()) else { return };
+        let mut run = entry.view().run.clone();
+        if run.finished_at_nanos == 0 {
+            // It never ran before either.
+            run = Run::default();
+        }
+        (run.open, run.wanted) = (false, false);
+        let stored = run.clone();
+        if let Err(error) = self.commit(&entry, |record| record.run = stored).await {
+            tracing::error!(container = %id, error = error.whole(), "cannot take a start back");
+        }
+        entry.change(|container| {
+            let never = run.started_at_nanos == 0;
+            container.state = if never { State::Created } else { State::Exited };
+            container.run = run;
+        });
+    }
+
+    /// Removes what a task has on the host.
     async fn sweep_task(&self, id: ContainerId) {
         tracing::info!(container = %id, "an unfinished task is taken away");
         let task = self.task_dir(&id);

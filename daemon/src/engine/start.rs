@@ -12,7 +12,7 @@ use std::{
 };
 
 use cleat_proto::{
-    docker::container::{Config, HostConfig, RestartPolicy},
+    docker::container::{Config, EndpointSettings, HostConfig, RestartPolicy},
     kind::Kind,
     shim_v1::{self, Log, Orders, restart_policy},
 };
@@ -42,8 +42,7 @@ const CREATE_FAILED: &str = "failed to create task for container: failed to crea
 /// A task that runs.
 struct Started {
     pid: u32,
-    sandbox: Option<Sandbox>,
-    at_nanos: i64,
+    run: Run,
 }
 
 impl Engine {
@@ -69,11 +68,14 @@ impl Engine {
         }
         let task = self.task_dir(&entry.id);
         match self.run(entry, &container.record, &task).await {
-            Ok(started) => self.started(entry, started).await,
+            Ok(started) => {
+                self.started(entry, started);
+                Ok(())
+            }
             Err(error) => {
                 drop(entry.take_early());
                 self.abandon(&container.record, &task).await;
-                self.start_failed(entry, &error).await;
+                self.start_failed(entry, &container.record, &error).await;
                 Err(error)
             }
         }
@@ -108,13 +110,50 @@ impl Engine {
                 tracing::debug!(container = %record.id, %error, "a client that waited was lost");
             }
         }
-        let at_nanos = now_nanos();
-        let pid = client
-            .start("")
-            .await
-            .map_err(|error| start_error("failed to start task for container", error))?;
-        fault::point("start.after-start");
-        Ok(Started { pid, sandbox, at_nanos })
+        let run = self.run_of(record, sandbox.as_ref());
+        // Side by side: should we die between the two, the journal says whether the process ever ran.
+        let committed = self.commit_run(entry, run.clone(), sandbox.map(|s| s.endpoints));
+        let started = async {
+            let started = client.start("").await;
+            fault::point("start.after-start");
+            started.map_err(|error| start_error("failed to start task for container", error))
+        };
+        let (committed, started) = tokio::join!(committed, started);
+        let pid = started?;
+        committed?;
+        fault::point("start.after-commit");
+        Ok(Started { pid, run })
+    }
+
+    /// What the record says of a run that begins now.
+    fn run_of(&self, record: &Record, sandbox: Option<&Sandbox>) -> Run {
+        let mut run = Run {
+            wanted: true,
+            open: true,
+            started_at_nanos: now_nanos(),
+            finished_at_nanos: record.run.finished_at_nanos,
+            ..Run::default()
+        };
+        if let Some(sandbox) = sandbox {
+            run.ports.clone_from(&sandbox.ports);
+            run.sandbox_id.clone_from(&sandbox.sandbox_id);
+        }
+        run
+    }
+
+    async fn commit_run(
+        &self,
+        entry: &Entry,
+        run: Run,
+        endpoints: Option<BTreeMap<String, EndpointSettings>>,
+    ) -> Result<()> {
+        let committed = self.commit(entry, |record| {
+            record.run = run;
+            if let Some(endpoints) = endpoints {
+                record.networks = endpoints;
+            }
+        });
+        committed.await.map(drop)
     }
 
     fn make_directories(&self, record: &Record, task: &TaskDir) -> Result<()> {
@@ -136,20 +175,35 @@ impl Engine {
         let failed = |error: network::Error| {
             Error::with_source(error.kind(), "failed to set up container networking", error)
         };
-        let sandbox = match self.attach_request(record).map_err(failed)? {
+        let request = match self.attach_request(record).map_err(failed)? {
+            // Without a namespace of the daemon's making, the shim need not wait for it.
+            Some(request) if request.mode != network::Mode::Bridge => {
+                let attached = self.0.networks.attach(request);
+                let (sandbox, shim) = tokio::join!(attached, self.launch(task, None));
+                fault::point("start.after-network");
+                return Ok((Some(sandbox.map_err(failed)?), shim?));
+            }
+            request => request,
+        };
+        let sandbox = match request {
             Some(request) => Some(self.0.networks.attach(request).await.map_err(failed)?),
             None => None,
         };
         fault::point("start.after-network");
-        let (engine, task) = (self.clone(), task.clone());
         let netns: Option<OwnedFd> =
             sandbox.as_ref().and_then(|sandbox| sandbox.netns.as_ref()?.try_clone().ok());
+        let shim = self.launch(task, netns).await?;
+        Ok((sandbox, shim))
+    }
+
+    async fn launch(&self, task: &TaskDir, netns: Option<OwnedFd>) -> Result<u32> {
+        let (engine, task) = (self.clone(), task.clone());
         let launched = tokio::task::spawn_blocking(move || {
             engine.0.shims.launch(&engine.config().shim, &task, netns.as_ref())
         });
         let shim = launched.await.map_err(Error::lost)??;
         fault::point("start.after-shim");
-        Ok((sandbox, shim))
+        Ok(shim)
     }
 
     fn attach_request(&self, record: &Record) -> Result<Option<Attach>, network::Error> {
@@ -404,38 +458,9 @@ impl Engine {
         })
     }
 
-    /// The first process runs: commit, tell, and follow what becomes of it.
-    async fn started(&self, entry: &Arc<Entry>, started: Started) -> Result<()> {
-        let Started { pid, sandbox, at_nanos } = started;
-        let before = entry.view().run.clone();
-        let mut run = Run {
-            wanted: true,
-            open: true,
-            started_at_nanos: at_nanos,
-            finished_at_nanos: before.finished_at_nanos,
-            ..Run::default()
-        };
-        if let Some(sandbox) = &sandbox {
-            run.ports.clone_from(&sandbox.ports);
-            run.sandbox_id.clone_from(&sandbox.sandbox_id);
-        }
-        let endpoints = sandbox.map(|sandbox| sandbox.endpoints);
-        let stored = run.clone();
-        let committed = self
-            .commit(entry, |record| {
-                record.run = stored;
-                if let Some(endpoints) = endpoints {
-                    record.networks = endpoints;
-                }
-            })
-            .await;
-        if let Err(error) = committed {
-            // It is not on disk, so it must not run.
-            let record = Arc::clone(&entry.view().record);
-            self.abandon(&record, &self.task_dir(&entry.id)).await;
-            return Err(error);
-        }
-        fault::point("start.after-commit");
+    /// The first process runs: tell, and follow what becomes of it.
+    fn started(&self, entry: &Arc<Entry>, started: Started) {
+        let Started { pid, run } = started;
         entry.change(|container| {
             container.run = run;
             container.state = State::Running { pid };
@@ -446,11 +471,10 @@ impl Engine {
         self.publish(&view, "start", Default::default());
         tracing::info!(container = %entry.id, pid, "container started");
         self.follow(Arc::clone(entry));
-        Ok(())
     }
 
     /// The first process could not run: the state says why, and nothing else has changed.
-    async fn start_failed(&self, entry: &Arc<Entry>, error: &Error) {
+    async fn start_failed(&self, entry: &Arc<Entry>, before: &Record, error: &Error) {
         let text = error.whole();
         let (exit_code, _) = exit_code_of(&text);
         tracing::info!(container = %entry.id, error = text, "container not started");
@@ -458,8 +482,12 @@ impl Engine {
         run.exit_code = exit_code;
         run.error = text;
         run.wanted = false;
-        let stored = run.clone();
-        if let Err(error) = self.commit(entry, |record| record.run = stored).await {
+        let (stored, networks) = (run.clone(), before.networks.clone());
+        let committed = self.commit(entry, |record| {
+            record.run = stored;
+            record.networks = networks;
+        });
+        if let Err(error) = committed.await {
             tracing::error!(container = %entry.id, error = error.whole(), "cannot record a failed start");
         }
         entry.change(|container| container.run = run);
