@@ -15,6 +15,7 @@ pub const POINTS: &[&str] = &[
     "start.after-shim",
     "start.after-bundle",
     "start.after-create",
+    "start.beside-start",
     "start.after-start",
     "start.after-commit",
     "stop.before-signal",

@@ -153,7 +153,9 @@ impl Engine {
                 record.networks = endpoints;
             }
         });
-        committed.await.map(drop)
+        let record = committed.await;
+        fault::point("start.beside-start");
+        record.map(drop)
     }
 
     fn make_directories(&self, record: &Record, task: &TaskDir) -> Result<()> {
