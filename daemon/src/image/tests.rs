@@ -368,7 +368,7 @@ fn a_damaged_image_does_not_keep_the_daemon_from_starting() {
     fs::write(blob, "nonsense").unwrap();
     let store = store.again();
     let ids: Vec<ImageId> = store.images.list().iter().map(|image| image.id.clone()).collect();
-    assert_eq!(ids, [kept.id.clone()]);
+    assert_eq!(ids, std::slice::from_ref(&kept.id));
     // Nothing of it is thrown away, and bringing it once more heals it.
     store.images.sweep(&[]).unwrap();
     store.images.sweep_blobs().unwrap();
