@@ -174,14 +174,6 @@ impl Sender {
         self.send(progress_line(value)).await
     }
 
-    /// As [`Sender::progress`], from a thread that may block.
-    ///
-    /// # Errors
-    /// [`Gone`].
-    pub fn blocking_progress(&self, value: &impl Serialize) -> Result<(), Gone> {
-        self.blocking_send(progress_line(value))
-    }
-
     /// Ends the answer as broken: the connection is closed before the body's end.
     pub async fn abort(self, error: std::io::Error) {
         // Nobody left to tell is as good.

@@ -104,6 +104,8 @@ impl Socket {
     /// cannot tell the two apart.)
     pub async fn gone(&self) {
         let Some((fd, gone)) = self.watch() else { return };
+        // Deprecated since a type may change its descriptor; an `OwnedFd` does not, and we write no `unsafe` here.
+        #[allow(deprecated)]
         let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE) else {
             return std::future::pending().await;
         };
@@ -208,20 +210,6 @@ impl Taken {
         let stream = std::os::unix::net::UnixStream::from(self.fd);
         stream.set_nonblocking(true)?;
         tokio::net::UnixStream::from_std(stream)
-    }
-
-    /// Writes a text as one frame of stderr, or bare to a terminal.
-    ///
-    /// # Errors
-    /// If the client is gone.
-    pub fn write_error(&self, tty: bool, text: &str) -> io::Result<()> {
-        if tty {
-            return self.write(text.as_bytes());
-        }
-        let mut frame = vec![2, 0, 0, 0];
-        frame.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-        frame.extend_from_slice(text.as_bytes());
-        self.write(&frame)
     }
 }
 

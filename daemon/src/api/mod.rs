@@ -12,7 +12,7 @@
 //! * answers: [`body::ok`]`(&value)`, [`body::json`]`(status, &value)`, [`body::no_content`]`()`, all as [`error::Result`];
 //! * errors: [`error::Error`]; the engine's become one by `?`; [`error::Error::not_implemented`]`("what")` is 501;
 //! * streams: [`body::channel`]`(queue)` gives a [`body::Sender`] and the `Body` for [`body::stream`]`(content_type, body)`; the sender
-//!   has `send`, `line` (JSON and `\n`), `progress` (JSON and `\r\n`), `blocking_…` twins for threads, `closed` (the client went);
+//!   has `send`, `line` (JSON and `\n`), `progress` (JSON and `\r\n`), `blocking_send` for threads, `closed` (the client went);
 //! * [`hijack::Socket`]: the connection itself: `take` it, or learn that the client is `gone`.
 //!
 //! The version prefix, HEAD, OPTIONS, the daemon's headers and "page not found" are taken care of.

@@ -221,11 +221,6 @@ impl Filters {
         self.0.contains_key(key)
     }
 
-    /// Whether there is no filter at all.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// No filter of that key, or one value for which `test` holds.
     pub fn any(&self, key: &str, test: impl Fn(&str) -> bool) -> bool {
         let values = self.get(key);

@@ -14,10 +14,11 @@ pub fn parse(text: &str) -> Result<i64, String> {
     if let Some(duration) = go_duration(text) {
         return Ok(now_nanos().saturating_sub(duration));
     }
-    if text.contains(['-', 'T', ':']) && !text.starts_with('-') {
-        if let Some(nanos) = date(text) {
-            return Ok(nanos);
-        }
+    if text.contains(['-', 'T', ':'])
+        && !text.starts_with('-')
+        && let Some(nanos) = date(text)
+    {
+        return Ok(nanos);
     }
     unix_seconds(text)
 }

@@ -34,9 +34,9 @@ use render::{Render, Verdict};
 use watch::Watched;
 
 /// How much a piece holds at least, as long as there is more.
-const PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
 /// How much is read from a file at once.
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 64 * 1024;
 /// A longer record is damaged: 16 KiB of text can become six times as long, and some attributes.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
@@ -193,7 +193,7 @@ impl Reading {
     }
 
     fn piece(&mut self) -> io::Result<Piece> {
-        let mut bytes = Vec::with_capacity(PIECE_BYTES + 64 * 1024);
+        let mut bytes = Vec::with_capacity(PIECE_BYTES + 32 * 1024);
         let (mut caught_up, mut done) = (false, false);
         while bytes.len() < PIECE_BYTES && !done && !caught_up {
             if self.fill()? {

@@ -1,13 +1,24 @@
 //! The daemon's graceful end: containers stay, unless it was told otherwise.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::join_all;
 
 use super::{Engine, StopOptions};
 use crate::task::cgroup;
 
+/// What a container gets beyond its own timeout, as with Docker.
+const MARGIN: Duration = Duration::from_secs(5);
+
 impl Engine {
+    /// `--shutdown-timeout`, or longer where a container's own timeout is.
+    fn stop_bound(&self) -> Duration {
+        let entries = self.entries();
+        let own = entries.iter().filter_map(|entry| entry.view().record.config.stop_timeout);
+        let longest = own.filter_map(|seconds| u64::try_from(seconds).ok()).max().unwrap_or(0);
+        self.config().shutdown_timeout.max(Duration::from_secs(longest) + MARGIN)
+    }
+
     /// Leaves (or with `--stop-containers` stops) the containers and ends what listens: SIGTERM.
     pub async fn shut_down(&self) {
         self.0.shutting_down.store(true, Ordering::Release);
@@ -28,7 +39,10 @@ impl Engine {
                     }
                 }
             });
-            join_all(stops).await;
+            let bound = self.stop_bound();
+            if tokio::time::timeout(bound, join_all(stops)).await.is_err() {
+                tracing::warn!(seconds = bound.as_secs(), "not every container could be stopped");
+            }
         }
         self.0.events.close();
         if self.entries().iter().all(|entry| !entry.view().state.is_running()) {

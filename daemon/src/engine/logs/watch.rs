@@ -75,6 +75,8 @@ impl Hub {
     fn start() -> io::Result<Arc<Self>> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let hub = Arc::new(Self { inotify: Fd(inotify), watched: Mutex::default() });
+        // Deprecated since a type may change its descriptor; an `OwnedFd` does not, and we write no `unsafe` here.
+        #[allow(deprecated)]
         let events = AsyncFd::new(hub.inotify.0.as_fd().try_clone_to_owned()?)?;
         let weak = Arc::downgrade(&hub);
         tokio::spawn(async move {
