@@ -41,8 +41,6 @@ pub struct Config {
     pub root: PathBuf,
     /// What must not: sockets, bundles, exit files. `/run/cleat`.
     pub state: PathBuf,
-    /// Tells two daemons' kernel objects apart: empty for the default root, else a few hex digits of a hash of the root.
-    pub suffix: String,
     /// Where clients come in.
     pub hosts: Vec<Host>,
     /// Whose unix sockets are, beside root's; empty for nobody's.
@@ -211,7 +209,6 @@ fn check(raw: File) -> Result<Config, Error> {
         insecure_registries: raw.insecure_registries.clone().unwrap_or_default(),
         root,
         state,
-        suffix,
     })
 }
 
@@ -393,7 +390,7 @@ mod tests {
     fn an_empty_file_is_the_defaults() {
         let config = parsed("").unwrap();
         assert_eq!(config.root, Path::new("/var/lib/cleat"));
-        assert_eq!((config.suffix.as_str(), config.cgroup_parent.as_str()), ("", "/cleat"));
+        assert_eq!((config.network.suffix.as_str(), config.cgroup_parent.as_str()), ("", "/cleat"));
         assert_eq!(config.network.bridge.as_deref(), Some("cleat0"));
         assert_eq!(config.hosts, [Host::Unix(DEFAULT_SOCKET.into())]);
         assert!(!config.stop_containers);
@@ -402,8 +399,8 @@ mod tests {
     #[test]
     fn two_roots_share_no_name() {
         let config = parsed(r#"{"data-root":"/tmp/other"}"#).unwrap();
-        assert_eq!(config.suffix.len(), 6);
-        assert_eq!(config.cgroup_parent, format!("/cleat-{}", config.suffix));
+        assert_eq!(config.network.suffix.len(), 6);
+        assert_eq!(config.cgroup_parent, format!("/cleat-{}", config.network.suffix));
         assert!(
             config.network.bridge.unwrap().len() < 16,
             "an interface's name has 15 bytes at most"

@@ -1,12 +1,15 @@
 //! The processes of a container, as the host's `ps` shows them. Source: Engine API v1.51, ContainerTop.
 
-use std::process::Command;
+use std::process;
 
 use cleat_proto::kind::Kind;
 
 use super::{Attributes, Engine, Error, Result};
 use crate::{
-    container::{State, names::ContainerRef},
+    container::{
+        names::ContainerRef,
+        state::{Command, Refusal},
+    },
     task::cgroup,
 };
 
@@ -32,17 +35,15 @@ impl Engine {
         check_args(&args)?;
         let container = self.container(reference)?;
         let id = &container.record.id;
-        match container.state {
-            State::Running { .. } | State::Paused { .. } => {}
-            State::Restarting => {
-                let text =
-                    format!("Container {id} is restarting, wait until the container is running");
-                return Err(Error::new(Kind::Conflict, text));
-            }
-            State::Created | State::Exited | State::Removing | State::Dead => {
-                return Err(Error::new(Kind::Conflict, format!("container {id} is not running")));
-            }
-        }
+        container.state.decide(Command::Inspect).map_err(|why| {
+            let text = match why {
+                Refusal::Restarting => {
+                    format!("Container {id} is restarting, wait until the container is running")
+                }
+                _ => format!("container {id} is not running"),
+            };
+            Error::new(Kind::Conflict, text)
+        })?;
         let path = self.cgroup_path(&container.record);
         let listed = tokio::task::spawn_blocking(move || {
             let pids = cgroup::processes(&path);
@@ -72,7 +73,7 @@ fn ps(args: &str, pids: &[u32]) -> Result<String> {
     let list: Vec<String> = pids.iter().map(u32::to_string).collect();
     let failed = |why: String| Error::new(Kind::Internal, format!("ps: {why}"));
     let run = |more: Option<String>| {
-        let output = Command::new("ps").args(&args).args(more).output();
+        let output = process::Command::new("ps").args(&args).args(more).output();
         output.map_err(|error| failed(error.to_string()))
     };
     let mut output = run(Some(format!("-q{}", list.join(","))))?;
