@@ -99,7 +99,7 @@ async fn start(
     Json(options): Json<ExecStartOptions>,
 ) -> Result {
     let console_size = options.console_size.filter(|_| version.since(1, 42) && options.tty);
-    let start = ExecStart { detach: options.detach, tty: options.tty, console_size };
+    let start = ExecStart { console_size };
     let launch = engine.exec_prepare(&id, start)?;
     if options.detach {
         launch.run(None).await?;

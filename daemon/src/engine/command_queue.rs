@@ -105,7 +105,8 @@ mod tests {
             Ok(())
         });
         let (a, b, _) = tokio::join!(first, second, async { go.send(()) });
-        (a.unwrap(), b.unwrap());
+        a.unwrap();
+        b.unwrap();
         assert_eq!(*order.lock().unwrap(), [1, 2]);
     }
 

@@ -210,9 +210,9 @@ impl Engine {
         }
         let asked = async {
             let mut client = Client::connect(&self.task_dir(&exec.container)).await?;
-            client.state(id).await
+            client.status(id).await
         };
-        if !asked.await.is_ok_and(|state| state.status == TaskStatus::Stopped) {
+        if !asked.await.is_ok_and(|status| status == TaskStatus::Stopped) {
             return self.exec_inspect(id);
         }
         let told = view.wait_for(|container| container.exec_ids.iter().all(|e| e.as_str() != id));

@@ -62,9 +62,7 @@ use crate::{
 };
 
 pub use archive::{CommitRequest, PathStat, PutOptions};
-pub use attach::Attachment;
 pub use error::Error;
-pub use exec::ExecLaunch;
 pub use logs::{LogOptions, LogReader};
 pub use types::*;
 pub use wait::Waiting;
@@ -153,11 +151,6 @@ impl Engine {
     /// Returns what the daemon was told.
     pub fn config(&self) -> &Config {
         &self.0.config
-    }
-
-    /// Returns the database, for the parts that keep their own tables in it.
-    pub fn database(&self) -> &Database {
-        &self.0.database
     }
 
     /// Returns where events are published and listened to.

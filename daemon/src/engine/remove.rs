@@ -58,9 +58,9 @@ impl Engine {
             return Ok(());
         }
         let command = Command::Remove { force: options.force };
-        match view.state.decide(command).map_err(|why| refusal(name, why))? {
-            Action::StopAndDelete => self.stop_task(entry, NOW).await?,
-            _ => {}
+        let action = view.state.decide(command).map_err(|why| refusal(name, why))?;
+        if action == Action::StopAndDelete {
+            self.stop_task(entry, NOW).await?;
         }
         if entry.view().gone {
             return Ok(());

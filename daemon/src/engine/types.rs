@@ -144,10 +144,6 @@ pub struct ExecConfig {
 /// How to start an exec.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExecStart {
-    /// Nobody listens.
-    pub detach: bool,
-    /// On a terminal; must be what was created.
-    pub tty: bool,
     /// Height, width.
     pub console_size: Option<[u32; 2]>,
 }

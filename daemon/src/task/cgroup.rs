@@ -70,21 +70,6 @@ pub fn destroy(path: &str) -> io::Result<()> {
     remove(path)
 }
 
-/// Lists the cgroups right below `parent`, by name.
-pub fn children(parent: &str) -> Vec<String> {
-    let mut names: Vec<String> = directories(parent)
-        .into_iter()
-        .flat_map(|directory| fs::read_dir(directory).into_iter().flatten())
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            entry.file_type().ok()?.is_dir().then(|| entry.file_name().into_string().ok())?
-        })
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
 /// Removes the cgroup `path` from each hierarchy where nothing is in it or below it.
 pub fn remove_if_empty(path: &str) {
     for directory in directories(path) {

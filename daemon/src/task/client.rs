@@ -58,15 +58,6 @@ impl tower_service::Service<http::Request<Body>> for Channel {
     }
 }
 
-/// What a shim knows of a process.
-#[derive(Clone, Debug)]
-pub struct ProcessState {
-    /// Its pid in the host's namespace; 0 where it has none.
-    pub pid: u32,
-    /// Where it stands.
-    pub status: TaskStatus,
-}
-
 /// A connection to one shim, for one or a few calls. Dropping it closes it.
 pub struct Client {
     id: String,
@@ -163,14 +154,14 @@ impl Client {
         call(START, "Exec", self.task.exec(request)).await.map(drop)
     }
 
-    /// Asks how a process is.
+    /// Asks where a process stands.
     ///
     /// # Errors
     /// `NotFound` if there is no such process.
-    pub async fn state(&mut self, exec_id: &str) -> Result<ProcessState, Error> {
+    pub async fn status(&mut self, exec_id: &str) -> Result<TaskStatus, Error> {
         let request = api::StateRequest { id: self.id.clone(), exec_id: exec_id.to_owned() };
         let answer = call(ASK, "State", self.task.state(request)).await?;
-        Ok(ProcessState { pid: answer.pid, status: answer.status() })
+        Ok(answer.status())
     }
 
     /// Sends a signal to the first process.
@@ -260,16 +251,6 @@ impl Client {
     pub async fn set_restart_policy(&mut self, policy: RestartPolicy) -> Result<(), Error> {
         let request = SetRestartPolicyRequest { id: self.id.clone(), restart: Some(policy) };
         call(ASK, "SetRestartPolicy", self.supervisor.set_restart_policy(request)).await.map(drop)
-    }
-
-    /// Lists the pids of the container's processes.
-    ///
-    /// # Errors
-    /// What the shim says.
-    pub async fn pids(&mut self) -> Result<Vec<u32>, Error> {
-        let request = api::PidsRequest { id: self.id.clone() };
-        let answer = call(ASK, "Pids", self.task.pids(request)).await?;
-        Ok(answer.processes.into_iter().map(|process| process.pid).collect())
     }
 
     /// Forgets a process that has ended; for the first process this removes what the runtime keeps, and `exit.json`.
