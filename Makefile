@@ -21,7 +21,7 @@ test: lint
 	tests/tools.sh
 	$(MAKE) build
 	cargo build --workspace
-	cargo test --workspace
+	PATH="$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin:$$PATH" cargo test --workspace
 	tests/demo.sh target/release $(SMALL)
 
 demo: build

@@ -25,6 +25,8 @@ need ip iproute2
 need nft nftables
 need ps procps
 need nsenter util-linux
+need busybox busybox-static
+need curl curl
 unpack bin/busybox busybox-static
 unpack usr/bin/containerd containerd
 command -v docker >/dev/null || unpack usr/bin/docker docker.io

@@ -128,9 +128,10 @@ fn the_restart_policy_works_while_no_daemon_runs() {
 fn an_attached_client_survives_the_daemon() {
     let mut daemon = TestDaemon::with_busybox();
     let script = "read line; echo got $line; read line; echo got $line";
+    daemon.docker(["run", "-d", "-i", "--name", "talk", "busybox", "sh", "-c", script]).ok();
     let mut client = daemon
         .docker_command()
-        .args(["run", "-i", "--name", "talk", "busybox", "sh", "-c", script])
+        .args(["attach", "talk"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

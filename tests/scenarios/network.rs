@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use cleat_tests::{TestDaemon, run, wait_for};
+use cleat_tests::{NetworkNamespace, TestDaemon, run, wait_for};
 
 fn serve(daemon: &TestDaemon, name: &str, flags: &[&str]) {
     let mut args = vec!["run", "-d", "--name", name];
@@ -66,19 +66,22 @@ fn a_published_port_is_served_by_the_container_even_without_a_daemon() {
 #[test]
 fn udp_is_published_too() {
     let daemon = TestDaemon::with_busybox();
-    let serve = ["busybox", "udpsvd", "-hE", "0", "53", "cat"];
-    daemon
-        .docker(["run", "-d", "--name", "echo", "-p", "5353:53/udp"].into_iter().chain(serve))
-        .ok();
-    wait_for("the answer", || {
-        daemon.network().enter(|| {
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-            socket.send_to(b"ping", "127.0.0.1:5353").unwrap();
-            let mut answer = [0; 16];
-            socket.recv(&mut answer).ok().filter(|&n| &answer[..n] == b"ping")
-        })
-    });
+    let flags = ["run", "-d", "--name", "udp", "-p", "5353:53/udp", "busybox", "sleep", "1000"];
+    daemon.docker(flags).ok();
+    let pid = daemon.inspect("udp", ".State.Pid");
+    let bind = |address: &str| UdpSocket::bind(address).unwrap();
+    let inside = NetworkNamespace::enter(format!("/proc/{pid}/ns/net"), || bind("0.0.0.0:53"));
+    let outside = NetworkNamespace::enter(daemon.network().path(), || bind("127.0.0.1:0"));
+    for socket in [&inside, &outside] {
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    }
+    let mut packet = [0; 16];
+    outside.send_to(b"ping", "127.0.0.1:5353").unwrap();
+    let (length, client) = inside.recv_from(&mut packet).unwrap();
+    assert_eq!(&packet[..length], b"ping");
+    inside.send_to(b"pong", client).unwrap();
+    let length = outside.recv(&mut packet).unwrap();
+    assert_eq!(&packet[..length], b"pong");
 }
 
 #[test]

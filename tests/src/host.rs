@@ -21,14 +21,18 @@ impl NetworkNamespace {
     /// Returns a command that will run inside, in the host's mount namespace.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name)).arg("--").arg(program);
+        command.arg(format!("--net={}", self.path())).arg("--").arg(program);
         command
     }
 
-    /// Runs `inside` on a thread that is in the namespace.
-    pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
-        let file =
-            fs::File::open(format!("/run/netns/{}", self.name)).expect("the namespace exists");
+    /// Returns the file that names it.
+    pub fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
+    /// Runs `inside` on a thread that is in the namespace of a file; a socket made there stays there.
+    pub fn enter<T: Send>(path: String, inside: impl FnOnce() -> T + Send) -> T {
+        let file = fs::File::open(path).expect("the namespace exists");
         std::thread::scope(|scope| {
             let entered = scope.spawn(|| {
                 nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
