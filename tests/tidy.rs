@@ -1,5 +1,7 @@
 //! Holds the layering of ARCHITECTURE.md: reads the `use` lines and paths, and says who knows somebody they must not.
 
+#![allow(clippy::unwrap_used)] // All of it is test code.
+
 use std::{
     fs,
     path::{Path, PathBuf},

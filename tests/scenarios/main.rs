@@ -1,5 +1,7 @@
 //! One binary for all scenarios, a file per feature: as root, with real clients against a real daemon.
 
+#![allow(clippy::unwrap_used)] // All of it is test code.
+
 mod archive;
 mod bad_input;
 mod crash;
