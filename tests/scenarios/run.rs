@@ -5,7 +5,7 @@ use std::io::Read;
 use cleat_tests::{Options, Ran, TestDaemon, run_with_stdin, static_worker};
 
 /// Runs a command with both clients and gives each result to `check`.
-fn both<'a>(daemon: &TestDaemon, args: &[&'a str], check: impl Fn(Ran)) {
+fn both(daemon: &TestDaemon, args: &[&str], check: impl Fn(Ran)) {
     check(daemon.docker(args.iter().copied()));
     check(daemon.cleat(args.iter().copied()));
 }

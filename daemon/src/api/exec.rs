@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     container::names::ContainerRef,
-    engine::{Engine, ExecConfig, ExecStart, ExecState},
+    engine::{Engine, ExecConfig, ExecState},
 };
 
 /// The routes.
@@ -99,8 +99,7 @@ async fn start(
     Json(options): Json<ExecStartOptions>,
 ) -> Result {
     let console_size = options.console_size.filter(|_| version.since(1, 42) && options.tty);
-    let start = ExecStart { console_size };
-    let launch = engine.exec_prepare(&id, start)?;
+    let launch = engine.exec_prepare(&id, console_size)?;
     if options.detach {
         launch.run(None).await?;
         return Ok(Response::default());

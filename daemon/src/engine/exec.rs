@@ -14,8 +14,8 @@ use cleat_proto::{
 use oci_spec::runtime::{BoxBuilder, Process};
 
 use super::{
-    Engine, Entry, Error, Exec, ExecConfig, ExecStart, ExecState, Result, attach::keys,
-    create::random, pause::refusal, start::exit_code_of,
+    Engine, Entry, Error, Exec, ExecConfig, ExecState, Result, attach::keys, create::random,
+    pause::refusal, start::exit_code_of,
 };
 use crate::{
     container::{
@@ -135,11 +135,12 @@ impl Engine {
         Ok(id)
     }
 
-    /// Checks that an exec can be started, before the response head is sent; the exec counts as started from here on.
+    /// Checks that an exec can be started, before the response head is sent; the exec counts as started from here on. A console's size
+    /// (height, width) replaces the one given at its creation.
     ///
     /// # Errors
     /// If there is no such exec, if it ran already, or if its container does not run.
-    pub fn exec_prepare(&self, id: &str, start: ExecStart) -> Result<ExecLaunch> {
+    pub fn exec_prepare(&self, id: &str, console_size: Option<[u32; 2]>) -> Result<ExecLaunch> {
         let container = self.0.execs.get(id, |known| known.exec.container.clone())?;
         let entry = self.entry(&(&container).into())?;
         can_exec(&entry)?;
@@ -161,7 +162,7 @@ impl Engine {
             engine: self.clone(),
             entry,
             tty: exec.config.tty,
-            console_size: start.console_size.or(exec.config.console_size),
+            console_size: console_size.or(exec.config.console_size),
             keys,
             exec,
         })

@@ -279,7 +279,6 @@ impl Engine {
         let mut args = vec![record.path.clone()];
         args.extend(record.args.iter().cloned());
         spec::Input {
-            container_id: record.id.as_str(),
             args,
             config,
             host_config: host,
@@ -296,7 +295,6 @@ impl Engine {
             cgroup: own_or_host(&host.cgroupns_mode),
             shm: shared.shm.clone(),
             cgroups_path: self.cgroup_path(record),
-            unified_cgroups: self.0.host.unified_cgroups,
             init_binary,
             read_file,
             kernel: self.0.host.kernel,

@@ -141,13 +141,6 @@ pub struct ExecConfig {
     pub console_size: Option<[u32; 2]>,
 }
 
-/// How to start an exec.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ExecStart {
-    /// Height, width.
-    pub console_size: Option<[u32; 2]>,
-}
-
 /// An exec as readers see it: Engine API v1.51, ExecInspect.
 #[derive(Clone, Debug)]
 pub struct Exec {

@@ -29,8 +29,6 @@ pub use resources::build as resources;
 
 /// All that a spec depends on.
 pub struct Input<'a> {
-    /// 64 hex digits.
-    pub container_id: &'a str,
     /// What is executed, entrypoint and command put together.
     pub args: Vec<String>,
     /// The record's.
@@ -55,8 +53,6 @@ pub struct Input<'a> {
     pub shm: Shm,
     /// `cgroupsPath`.
     pub cgroups_path: String,
-    /// Unified cgroups (v2) are what the containers use on this host.
-    pub unified_cgroups: bool,
     /// With `--init`: the binary to bind at `/sbin/docker-init`.
     pub init_binary: Option<PathBuf>,
     /// Reads a small regular file of the container's root filesystem, following links inside it: `/etc/passwd`, `/etc/group`.

@@ -157,7 +157,7 @@ pub fn build(input: &Input<'_>, writable_cgroups: bool) -> (Vec<OciMount>, Optio
     let mut mounts = defaults(input, writable_cgroups);
     mounts.retain(|mount| {
         let destination = mount.destination().to_string_lossy();
-        !taken(&destination) && !(dev_is_taken && destination.starts_with("/dev/"))
+        !(taken(&destination) || dev_is_taken && destination.starts_with("/dev/"))
     });
     if input.host_config.readonly_rootfs {
         for made in &mut mounts {

@@ -10,7 +10,6 @@ fn read_nothing(_: &str) -> io::Result<Option<Vec<u8>>> {
 
 fn spec(config: Config, host_config: HostConfig, change: impl FnOnce(&mut Input<'_>)) -> Value {
     let mut input = Input {
-        container_id: "c0ffee",
         args: vec!["sleep".into(), "300".into()],
         config: &config,
         host_config: &host_config,
@@ -23,7 +22,6 @@ fn spec(config: Config, host_config: HostConfig, change: impl FnOnce(&mut Input<
         cgroup: Namespace::Host,
         shm: Shm::Private { size_bytes: 64 << 20 },
         cgroups_path: "/docker/c0ffee".into(),
-        unified_cgroups: false,
         init_binary: None,
         read_file: &read_nothing,
         kernel: (6, 1),
