@@ -164,6 +164,7 @@ impl Engine {
             fault::point("exit.after-network");
         };
         tokio::join!(shim, network);
+        self.unshare_shm(&entry.id);
         if let Err(error) = task.remove() {
             tracing::error!(container = %entry.id, %error, "cannot remove a task's directory");
         }
@@ -187,7 +188,7 @@ impl Engine {
     }
 
     /// Has the runtime forget a container, which it does not mind not knowing. Blocks.
-    fn forget_in_runtime(&self, record: &Record) -> std::io::Result<()> {
+    pub(super) fn forget_in_runtime(&self, record: &Record) -> std::io::Result<()> {
         let own = record.host_config.runtime.as_str();
         let name = if own.is_empty() { self.config().default_runtime.as_str() } else { own };
         let root = self.runtime_root(name);

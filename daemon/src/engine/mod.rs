@@ -29,6 +29,7 @@ mod prune;
 mod recover;
 mod remove;
 mod rename;
+mod shm;
 mod shut_down;
 mod start;
 pub mod stats;

@@ -250,16 +250,39 @@ impl Engine {
             let containers = engine.config().root.join("containers");
             for entry in std::fs::read_dir(&containers).into_iter().flatten().flatten() {
                 let id = entry.file_name().to_string_lossy().parse::<ContainerId>();
-                if id.is_ok_and(|id| !known(&id)) {
+                if let Ok(id) = id
+                    && !known(&id)
+                {
+                    engine.unshare_shm(&id);
                     paths::remove(&entry.path())?;
                 }
             }
+            engine.sweep_runtimes();
             engine.0.images.sweep(&engine.image_uses())?;
             engine.0.images.sweep_blobs()?;
             Ok::<_, Error>(())
         });
         if let Err(error) = swept.await.map_err(Error::lost).flatten() {
             tracing::error!(error = error.whole(), "cannot sweep everything");
+        }
+    }
+}
+
+impl Engine {
+    /// Has the runtimes forget containers that have no task.
+    fn sweep_runtimes(&self) {
+        for name in self.config().runtimes.keys() {
+            let known = std::fs::read_dir(self.runtime_root(name)).into_iter().flatten().flatten();
+            for id in known.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+                if self.task_dir(&id).path().exists() {
+                    continue;
+                }
+                let mut record = nobody(id);
+                record.host_config.runtime.clone_from(name);
+                if let Err(error) = self.forget_in_runtime(&record) {
+                    tracing::warn!(container = %record.id, %error, "a runtime does not forget");
+                }
+            }
         }
     }
 }

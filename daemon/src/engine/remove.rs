@@ -121,6 +121,7 @@ impl Engine {
     fn remove_files(&self, record: &Record) -> Result<()> {
         self.snapshots().remove(&record.id)?;
         fault::point("remove.after-snapshot");
+        self.unshare_shm(&record.id);
         paths::remove(&self.container_dir(&record.id))?;
         fault::point("remove.after-directory");
         Ok(())

@@ -160,6 +160,7 @@ impl Engine {
 
     fn make_directories(&self, record: &Record, task: &TaskDir) -> Result<()> {
         paths::make_private(&self.container_dir(&record.id))?;
+        self.share_shm(record)?;
         task.make()?;
         let rootfs = task.path().join("rootfs");
         fs::create_dir(&rootfs).map_err(|error| {
@@ -365,13 +366,14 @@ impl Engine {
                 ));
             }
             shared.ipc = spec::Namespace::Join(format!("/proc/{pid}/ns/ipc").into());
-            shared.shm = spec::Shm::Bind(format!("/proc/{pid}/root/dev/shm").into());
+            shared.shm = spec::Shm::Bind(self.shm_path(&other.record.id));
         }
         match host.ipc_mode.as_str() {
             "host" => {
                 shared.ipc = spec::Namespace::Host;
                 shared.shm = spec::Shm::Bind("/dev/shm".into());
             }
+            "shareable" => shared.shm = spec::Shm::Bind(self.shm_path(&record.id)),
             "none" => shared.shm = spec::Shm::Absent,
             _ => {}
         }
@@ -511,6 +513,7 @@ impl Engine {
             Err(error) => !error.is_dead(),
         };
         self.sweep_processes(record, hangs).await;
+        self.unshare_shm(&record.id);
         if !record.host_config.network_mode.starts_with("container:")
             && let Err(error) = self.0.networks.undo_attach(&record.id).await
         {
