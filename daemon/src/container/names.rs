@@ -113,9 +113,11 @@ impl Names {
         short
     }
 
-    /// Takes a name back.
-    pub fn release(&mut self, name: &str) {
-        self.by_name.remove(name);
+    /// Takes a name back from `id`; a name that is another's by now stays.
+    pub fn release(&mut self, name: &str, id: &ContainerId) {
+        if self.by_name.get(name) == Some(id) {
+            self.by_name.remove(name);
+        }
     }
 
     /// Makes an id known to [`Self::resolve`].
@@ -198,8 +200,15 @@ mod tests {
     #[test]
     fn a_name_that_was_released_can_be_had_again() {
         let mut names = names();
-        names.release("web");
+        names.release("web", &id("abc1"));
         assert_eq!(names.reserve("web", &id("f")), Ok("web".to_owned()));
+        names.release("web", &id("abc1"));
+        check_owner(&names, "web", "f");
+    }
+
+    #[track_caller]
+    fn check_owner(names: &Names, name: &str, prefix: &str) {
+        assert_eq!(names.resolve(&ContainerRef(name.to_owned())), Ok(id(prefix)));
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Engine {
         };
         let made = self.make(record).await;
         if made.is_err() {
-            self.index().names.release(&name);
+            self.index().names.release(&name, &id);
             self.0.volumes.release(&id);
         }
         made?;

@@ -35,7 +35,7 @@ impl Index {
 
     /// Forgets a container and its name.
     pub fn remove(&mut self, id: &ContainerId, name: &str) {
-        self.names.release(name);
+        self.names.release(name, id);
         self.names.remove(id);
         self.entries.remove(id);
     }

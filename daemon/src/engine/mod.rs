@@ -51,7 +51,10 @@ use cleat_proto::id::ContainerId;
 
 use crate::{
     config::Config,
-    container::{Container, Record, names::ContainerRef},
+    container::{
+        Container, Record,
+        names::{self, ContainerRef},
+    },
     content::Content,
     event,
     image::Images,
@@ -259,7 +262,12 @@ impl Engine {
         change: impl FnOnce(&mut Record) + Send,
     ) -> Result<Arc<Record>> {
         let _one_at_a_time = entry.commit.lock().await;
-        let mut record = Record::clone(&entry.view().record);
+        let view = entry.view();
+        if view.gone {
+            // Its record must not come back.
+            return Err(names::Error::NotFound(entry.id.to_string()).into());
+        }
+        let mut record = Record::clone(&view.record);
         change(&mut record);
         let record = Arc::new(record);
         let stored = Arc::clone(&record);

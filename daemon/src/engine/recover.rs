@@ -94,7 +94,10 @@ impl Engine {
             gone: false,
         };
         let mut index = self.index();
-        if let Err(error) = index.names.reserve(&record.name, &record.id) {
+        // The name of one that goes away may be another's by now.
+        if record.phase == Phase::Present
+            && let Err(error) = index.names.reserve(&record.name, &record.id)
+        {
             tracing::error!(container = %record.id, %error, "a container lost its name");
         }
         index.add(Arc::new(Entry::new(container)));

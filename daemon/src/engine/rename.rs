@@ -37,10 +37,10 @@ impl Engine {
         })?;
         let chosen = name.clone();
         if let Err(error) = self.commit(entry, |record| record.name = chosen).await {
-            self.index().names.release(&name);
+            self.index().names.release(&name, &entry.id);
             return Err(error);
         }
-        self.index().names.release(&old);
+        self.index().names.release(&old, &entry.id);
         self.0.networks.rename(&entry.id, &name);
         let attributes = [("oldName".to_owned(), format!("/{old}"))].into();
         self.publish(&entry.view(), "rename", attributes);
