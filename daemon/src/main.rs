@@ -45,9 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let text: Vec<String> = causes.map(ToString::to_string).collect();
-    eprintln!("failed to start daemon: {}", text.join(": "));
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("failed to start daemon: {}", cleat_proto::kind::whole(error));
     ExitCode::FAILURE
 }

@@ -70,6 +70,13 @@ impl Kind {
     }
 }
 
+/// Returns an error's text and its causes', joined by `": "`, as a body of the Engine API has them.
+pub fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts = causes.map(ToString::to_string).filter(|text| !text.is_empty());
+    texts.collect::<Vec<_>>().join(": ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::Kind::{self, *};

@@ -43,7 +43,7 @@ fn a_program_that_cannot_be_run_is_told_at_create() {
     };
     told("nope", "executable file not found in $PATH");
     told("/x", "stat /x: no such file or directory");
-    told("/etc", "is a directory");
+    told("/etc", "is a directory: permission denied");
     let bundle = Bundle::new(&["/etc/file"]);
     fs::write(bundle.rootfs().join("etc/file"), "").unwrap();
     create_fails(&bundle, &format!("{INIT}exec: \"/etc/file\": permission denied"));
@@ -144,7 +144,7 @@ fn an_exec_that_cannot_be_run_is_255() {
     };
     told("nope", "executable file not found in $PATH");
     told("/x", "stat /x: no such file or directory");
-    told("/etc", "is a directory");
+    told("/etc", "is a directory: permission denied");
 }
 
 #[test]

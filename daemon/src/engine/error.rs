@@ -1,6 +1,6 @@
 //! What the engine answers when it cannot.
 
-use cleat_proto::kind::Kind;
+use cleat_proto::kind::{self, Kind};
 
 /// A refusal or a failure, with what a client can do about it. Modules below have errors of their own; each becomes one
 /// of these by `From`, kind and cause kept.
@@ -38,17 +38,7 @@ impl Error {
 
     /// The message and its causes, joined by `": "`, as the API's body has it.
     pub fn whole(&self) -> String {
-        let mut text = self.message.clone();
-        let mut next: Option<&dyn std::error::Error> =
-            self.source.as_deref().map(|source| source as _);
-        while let Some(error) = next {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&error.to_string());
-            next = error.source();
-        }
-        text
+        kind::whole(self)
     }
 }
 

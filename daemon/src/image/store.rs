@@ -6,6 +6,7 @@ use std::{
 };
 
 use cleat_proto::digest::{ChainId, Digest, ImageId};
+use cleat_proto::kind::whole;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -76,8 +77,7 @@ impl Images {
             match image {
                 Ok(image) => drop(catalog.images.insert(image.id.clone(), Arc::new(image))),
                 Err(error) => {
-                    let error = crate::engine::Error::from(error);
-                    tracing::warn!(image = %key, error = %error.whole(), "an image is damaged");
+                    tracing::warn!(image = %key, error = whole(&error), "an image is damaged");
                     catalog.damaged.extend(top_layer);
                 }
             }

@@ -292,8 +292,9 @@ fn an_archive_that_lies_leaves_nothing() {
     ];
     for (bytes, message) in cases {
         let store = Store::new();
-        let error = crate::engine::Error::from(store.load(bytes).unwrap_err());
-        assert!(error.whole().contains(message), "{} for {message}", error.whole());
+        let error = store.load(bytes).unwrap_err();
+        let text = cleat_proto::kind::whole(&error);
+        assert!(text.contains(message), "{text} for {message}");
         assert_eq!(error.kind(), cleat_proto::kind::Kind::InvalidArgument, "{message}");
         assert!(store.images.list().is_empty());
         assert_eq!((store.layer_dirs(), store.blobs()), (0, 0), "{message}");

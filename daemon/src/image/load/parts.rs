@@ -277,7 +277,7 @@ fn layer<C: Chunks>(
         }
         Err(error) if error.kind() == cleat_proto::kind::Kind::Internal => return Err(error),
         // Whether it matters is for the manifest to say.
-        Err(error) => Part::Broken(crate::engine::Error::from(error).whole()),
+        Err(error) => Part::Broken(cleat_proto::kind::whole(&error)),
     })
 }
 
