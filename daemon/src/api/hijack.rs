@@ -103,33 +103,52 @@ impl Socket {
     /// Resolves when the client has gone for good. (On a unix socket one that only closed its sending side still listens; TCP
     /// cannot tell the two apart.)
     pub async fn gone(&self) {
-        let Some((fd, gone)) = self.watch() else { return };
+        let Some(Watch { fd, gone, interest }) = self.watch() else { return };
         // Deprecated since a type may change its descriptor; an `OwnedFd` does not, and we write no `unsafe` here.
         #[allow(deprecated)]
-        let Ok(fd) = AsyncFd::with_interest(fd, Interest::READABLE) else {
+        let Ok(fd) = AsyncFd::with_interest(fd, interest) else {
             return std::future::pending().await;
         };
         loop {
-            // First the guard: what happens after it was cleared wakes us again.
+            // First the look, then the wait: what happens in between wakes us.
             if has_event(fd.get_ref().as_fd(), gone) {
                 return;
             }
-            let Ok(mut guard) = fd.readable().await else { return };
+            let waited = match interest {
+                Interest::READABLE => fd.readable().await,
+                _ => fd.writable().await,
+            };
+            let Ok(mut guard) = waited else { return };
             guard.clear_ready();
         }
     }
 
-    fn watch(&self) -> Option<(OwnedFd, PollFlags)> {
+    fn watch(&self) -> Option<Watch> {
         match lock(&self.0.stream).as_ref()? {
-            Stream::Unix(stream) => {
-                Some((stream.as_fd().try_clone_to_owned().ok()?, PollFlags::POLLHUP))
-            }
-            Stream::Tcp(stream) => {
-                let flags = PollFlags::POLLHUP | PollFlags::from_bits_retain(libc::POLLRDHUP);
-                Some((stream.as_fd().try_clone_to_owned().ok()?, flags))
-            }
+            // Once a client has closed its sending side, a wait for readability would never wait again: tokio keeps that as
+            // a final state. A hang-up is reported whatever one waits for.
+            Stream::Unix(stream) => Some(Watch {
+                fd: stream.as_fd().try_clone_to_owned().ok()?,
+                gone: PollFlags::POLLHUP,
+                interest: Interest::WRITABLE,
+            }),
+            Stream::Tcp(stream) => Some(Watch {
+                fd: stream.as_fd().try_clone_to_owned().ok()?,
+                gone: PollFlags::POLLHUP | PollFlags::from_bits_retain(libc::POLLRDHUP),
+                interest: Interest::READABLE,
+            }),
         }
     }
+}
+
+/// How to learn that a client has gone.
+struct Watch {
+    /// The socket once more.
+    fd: OwnedFd,
+    /// What `poll(2)` says then.
+    gone: PollFlags,
+    /// What wakes us.
+    interest: Interest,
 }
 
 fn has_event(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {

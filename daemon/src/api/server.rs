@@ -254,3 +254,150 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{extract::State, routing::get};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::mpsc,
+    };
+
+    use super::*;
+    use crate::api::hijack::Taken;
+
+    /// A server with a route of each kind, and what its handlers noticed.
+    struct Server {
+        directory: tempfile::TempDir,
+        stop: CancellationToken,
+        noticed: mpsc::UnboundedReceiver<String>,
+    }
+
+    impl Server {
+        fn start() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let listener = UnixListener::bind(directory.path().join("sock")).unwrap();
+            let (sender, noticed) = mpsc::unbounded_channel();
+            let router = Router::new()
+                .route("/_ping", get(|| async { "OK" }))
+                .route("/raw", get(raw).post(raw))
+                .route("/wait", get(wait))
+                .fallback(error::page_not_found)
+                .with_state(sender);
+            let stop = CancellationToken::new();
+            tokio::spawn(serve(router, vec![Listener::Unix(listener)], stop.clone()));
+            Self { directory, stop, noticed }
+        }
+
+        async fn connect(&self) -> UnixStream {
+            UnixStream::connect(self.directory.path().join("sock")).await.unwrap()
+        }
+
+        /// Sends `request`, closes the sending side and reads to the end.
+        async fn exchange(&self, request: &str) -> String {
+            let mut client = self.connect().await;
+            client.write_all(request.as_bytes()).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.stop.cancel();
+        }
+    }
+
+    type Noticed = State<mpsc::UnboundedSender<String>>;
+
+    async fn raw(State(_): Noticed, socket: Socket) -> Response {
+        Socket::take(&socket, async |taken: Taken| {
+            let early = String::from_utf8(taken.early.clone()).unwrap();
+            let mut client = taken.into_stream().unwrap();
+            let mut rest = String::new();
+            client.read_to_string(&mut rest).await.unwrap();
+            client.write_all(format!("HEAD[{early}{rest}]").as_bytes()).await.unwrap();
+        })
+        .await
+    }
+
+    async fn wait(State(noticed): Noticed, socket: Socket) -> Response {
+        noticed.send("armed".into()).unwrap();
+        tokio::spawn(async move {
+            socket.gone().await;
+            noticed.send("gone".into()).unwrap();
+        });
+        std::future::pending().await
+    }
+
+    #[tokio::test]
+    async fn pipelined_requests_are_answered_in_turn() {
+        let server = Server::start();
+        let answer = server.exchange(&"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20)).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 20);
+    }
+
+    #[tokio::test]
+    async fn a_handler_takes_the_socket_with_what_was_sent_behind_the_request() {
+        let server = Server::start();
+        let answer = server
+            .exchange("POST /raw HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\nearly bytes")
+            .await;
+        assert_eq!(answer, "HEAD[early bytes]");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closed_its_sending_side_is_still_there() {
+        let mut server = Server::start();
+        let mut client = server.connect().await;
+        client.write_all(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(server.noticed.recv().await.unwrap(), "armed");
+        client.shutdown().await.unwrap();
+        // Another request is served meanwhile: whoever would take the half for the whole has had its chance.
+        assert!(server.exchange("GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").await.contains("OK"));
+        assert!(server.noticed.try_recv().is_err());
+        drop(client);
+        assert_eq!(server.noticed.recv().await.unwrap(), "gone");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_or_too_long_is_refused() {
+        let server = Server::start();
+        let long = format!(
+            "GET /_ping HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+            "a".repeat(2 * MAX_HEAD_BYTES)
+        );
+        for (request, status) in [
+            ("GET /_ping HTTP/1.1\r\nHost: x\r\nExpect: tea\r\n\r\n", "417"),
+            ("GET /nosuch HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+            ("HEAD /wait HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
+            ("OPTIONS /any HTTP/1.1\r\nHost: x\r\n\r\n", "200"),
+            ("garbage\r\n\r\n", "400"),
+        ] {
+            let answer = server.exchange(request).await;
+            assert_eq!(answer.get(9..12), Some(status), "{request:?}: {answer:?}");
+        }
+        let mut client = server.connect().await;
+        // It may hang up before it has read everything.
+        let _ = client.write_all(long.as_bytes()).await;
+        let mut answer = [0; 12];
+        if client.read_exact(&mut answer).await.is_ok() {
+            assert_eq!(&answer, b"HTTP/1.1 431");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stops_lets_go_of_idle_clients() {
+        let server = Server::start();
+        let mut idle = server.connect().await;
+        idle.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut first = [0; 12];
+        idle.read_exact(&mut first).await.unwrap();
+        server.stop.cancel();
+        let mut rest = Vec::new();
+        idle.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.ends_with(b"OK"));
+    }
+}

@@ -50,9 +50,26 @@ pub(super) fn merge_image(user: &mut Config, image: &Config) {
     if user.working_dir.is_empty() {
         user.working_dir.clone_from(&image.working_dir);
     }
+    user.working_dir = clean(&user.working_dir);
     if user.stop_signal.is_empty() {
         user.stop_signal.clone_from(&image.stop_signal);
     }
+}
+
+/// Go's `filepath.Clean` of an absolute path; any other is left for the check to refuse.
+fn clean(path: &str) -> String {
+    if !path.starts_with('/') {
+        return path.to_owned();
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 fn is_empty(words: Option<&StrSlice>) -> bool {
@@ -158,6 +175,12 @@ pub(super) fn fill_host_config(host: &mut HostConfig, defaults: &Defaults<'_>) {
     if host.oom_kill_disable.is_none() && !defaults.unified_cgroups {
         host.oom_kill_disable = Some(false);
     }
+    if host.security_opt.is_none()
+        && (host.privileged || host.pid_mode == "host" || host.ipc_mode == "host")
+    {
+        // Whoever shares that much with the host is not held by a label.
+        host.security_opt = Some(vec!["label=disable".to_owned()]);
+    }
     if !host.privileged {
         let list = |paths: &[&str]| Some(paths.iter().map(|&path| path.to_owned()).collect());
         if host.masked_paths.is_none() {
@@ -189,6 +212,20 @@ mod tests {
         let (path, args) = command(&config).unwrap_or_default();
         let all = std::iter::once(path).chain(args).collect::<Vec<_>>().join(" ");
         assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_working_directory_is_cleaned() {
+        for (path, expected) in [
+            ("/tmp/../var", "/var"),
+            ("/", "/"),
+            ("//a/./b/", "/a/b"),
+            ("/../x", "/x"),
+            ("a", "a"),
+            ("", ""),
+        ] {
+            assert_eq!(clean(path), expected, "{path}");
+        }
     }
 
     #[test]
