@@ -12,7 +12,7 @@ export PATH
 $enter cleatd --root "$dir/root" --state "$dir/run" -H "unix://$dir/cleat.sock" >"$dir/log" 2>&1 &
 pid=$!
 stop() {
-  docker -H "unix://$dir/cleat.sock" ps -aq 2>/dev/null | xargs -r docker -H "unix://$dir/cleat.sock" rm -fv >/dev/null 2>&1 || true
+  cleat -H "unix://$dir/cleat.sock" ps -aq 2>/dev/null | xargs -r cleat -H "unix://$dir/cleat.sock" rm -fv >/dev/null 2>&1 || true
   kill "$pid" 2>/dev/null && wait "$pid" || true
   rm -rf "$dir"
 }

@@ -106,8 +106,23 @@ impl Cgroup {
     }
 }
 
-/// Makes one directory; returns whether it is new.
+/// How often a parent that others keep removing is made again.
+const ATTEMPTS: usize = 16;
+
+/// Makes one directory; returns whether it is new. An empty parent that somebody removes between its making and ours is made
+/// again: whoever uses the same parent removes it with the last of theirs.
 fn make(hierarchy: &Hierarchy, enable_controllers: bool) -> Result<bool> {
+    let vanished = |error: &Error| matches!(file::errno(error), Some(libc::ENOENT | libc::ENODEV));
+    for _ in 1..ATTEMPTS {
+        match make_once(hierarchy, enable_controllers) {
+            Err(error) if vanished(&error) => {}
+            other => return other,
+        }
+    }
+    make_once(hierarchy, enable_controllers)
+}
+
+fn make_once(hierarchy: &Hierarchy, enable_controllers: bool) -> Result<bool> {
     let is_cpuset = hierarchy.names.iter().any(|name| name == "cpuset");
     let is_new = make_with_parents(&hierarchy.dir, is_cpuset)?;
     if is_cpuset {
