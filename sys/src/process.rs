@@ -163,14 +163,17 @@ pub fn set_user(uid: u32, gid: u32) -> Result<()> {
     setresuid(uid, uid, uid)
 }
 
-/// Undoes what the Rust runtime and our caller did to signals that `execve` would hand on: SIGPIPE is not ignored, none is blocked.
+/// Undoes what the Rust runtime and our caller did to signals that `execve` would hand on: what a shell's background job, nohup(1) or
+/// a daemon ignores is not ignored, and none is blocked.
 ///
 /// # Errors
 /// None in practice. Source: `signal(7)`, Signal mask and pending signals.
 pub fn default_signals() -> Result<()> {
-    use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-    // SAFETY: the default action replaces another action that is no handler of ours.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    use nix::sys::signal::{SigHandler, SigSet, Signal as S, signal};
+    for ignorable in [S::SIGPIPE, S::SIGHUP, S::SIGINT, S::SIGQUIT, S::SIGTERM, S::SIGCHLD] {
+        // SAFETY: the default action replaces another action that is no handler of ours.
+        unsafe { signal(ignorable, SigHandler::SigDfl) }?;
+    }
     SigSet::empty().thread_set_mask()
 }
 
