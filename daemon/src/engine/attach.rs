@@ -21,6 +21,8 @@ pub struct Attachment {
     engine: Engine,
     entry: Arc<Entry>,
     attach: Attach,
+    /// Held until the client has joined: a start asked for meanwhile waits, or a short program's output could be missed.
+    _arming: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
     /// With a terminal the stream is raw, without one it is framed.
     pub tty: bool,
 }
@@ -60,7 +62,14 @@ impl Engine {
             detach_keys,
             early_stdin: Vec::new(),
         };
-        Ok(Attachment { engine: self.clone(), tty: view.record.config.tty, entry, attach })
+        let arming = Arc::clone(&entry.arming).try_read_owned().ok();
+        Ok(Attachment {
+            engine: self.clone(),
+            tty: view.record.config.tty,
+            entry,
+            attach,
+            _arming: arming,
+        })
     }
 }
 
@@ -71,7 +80,7 @@ impl Attachment {
     /// # Errors
     /// If the shim does not take it.
     pub async fn join(self, client: OwnedFd, early: Vec<u8>) -> Result<()> {
-        let Self { engine, entry, mut attach, .. } = self;
+        let Self { engine, entry, mut attach, _arming, .. } = self;
         attach.early_stdin = early;
         // In turn: a start that is on its way takes the clients it finds, and this one must not come between.
         let (worker, joined) = (engine.clone(), Arc::clone(&entry));

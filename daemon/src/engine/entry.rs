@@ -34,6 +34,8 @@ pub(crate) struct Entry {
     /// Held while a change of the record is on its way to the disk, so that no change is lost to another.
     pub commit: tokio::sync::Mutex<()>,
     view: watch::Sender<Arc<Container>>,
+    /// Read-held by a client between the answer to its attach and its joining; a start waits for it.
+    pub arming: Arc<tokio::sync::RwLock<()>>,
     early: Mutex<Vec<EarlyClient>>,
     /// A task has ended, and something of it may still be on the host.
     remains: AtomicBool,
@@ -49,6 +51,7 @@ impl Entry {
             commit: tokio::sync::Mutex::default(),
             view: watch::Sender::new(Arc::new(container)),
             early: Mutex::default(),
+            arming: Arc::default(),
             remains: AtomicBool::new(false),
             restarting_by_hand: AtomicBool::new(false),
         }

@@ -39,6 +39,9 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// Before what the runtime says when it cannot make the first process; clients look at the end of the text.
 const CREATE_FAILED: &str = "failed to create task for container: failed to create shim task";
 
+/// How long a start waits for a client whose attach was answered but not yet carried out.
+const ARMING: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// A task that runs.
 struct Started {
     pid: u32,
@@ -52,6 +55,8 @@ impl Engine {
     /// `AlreadySo` if it runs; the runtime's words if it cannot.
     pub async fn start(&self, reference: &ContainerRef) -> Result<()> {
         let entry = self.entry(reference)?;
+        // A client that was told it may attach is on its way: not longer than this, should it never come.
+        drop(tokio::time::timeout(ARMING, entry.arming.write()).await);
         let (engine, started) = (self.clone(), Arc::clone(&entry));
         entry.queue.run(async move { engine.start_in_turn(&started).await }).await
     }

@@ -151,8 +151,8 @@ fn an_imported_image_is_there_after_a_start() {
     for name in [image.id.as_str(), image.id.hex(), image.id.short(), &image.id.as_str()[..12]] {
         assert_eq!(store.images.resolve(name).unwrap().id, image.id, "{name}");
     }
-    let missing = store.images.resolve("b").unwrap_err();
-    assert_eq!(missing.to_string(), "No such image: b:latest");
+    let missing = store.images.resolve("zz").unwrap_err();
+    assert_eq!(missing.to_string(), "No such image: zz:latest");
 }
 
 #[test]
