@@ -104,15 +104,18 @@ impl Typist {
             let _ = self.socket.hung_up().await;
             return false;
         };
+        let closes_stdin = self.stdin_once && !stdin.is_terminal();
         match self.type_into(&stdin).await {
             Ok(End::Detached) => return true,
+            Ok(End::Input) if !closes_stdin => return false,
+            // On an error the process takes no more, or the client has gone; the last output may still be to come.
             Ok(End::Input) | Err(_) => {}
         }
-        if self.stdin_once && !stdin.is_terminal() {
+        let _ = discard(&self.socket).await;
+        if closes_stdin {
             stdin.close();
-            let _ = discard(&self.socket).await;
-            let _ = self.socket.hung_up().await;
         }
+        let _ = self.socket.hung_up().await;
         false
     }
 

@@ -6,7 +6,7 @@ mod common;
 use std::{fs, net::Shutdown};
 
 use cleat_proto::{containerd::v1::types::Status, journal::What, shim::Attach, shim_v1};
-use common::{Shim, all, blocking, read_frames, shell, until, write_all};
+use common::{Shim, all, blocking, read_frame, read_frames, shell, until, write_all};
 
 type Test = Result<(), Box<dyn std::error::Error>>;
 
@@ -87,6 +87,27 @@ async fn what_a_client_types_comes_back_framed() {
     client.shutdown(Shutdown::Write).unwrap();
     let frames = blocking(move || read_frames(&mut client)).await;
     assert_eq!(frames, [(1, b"hello\n".to_vec()), (2, b"done\n".to_vec())]);
+    assert_eq!(shim.wait("").await, 0);
+    shim.finish().await;
+}
+
+#[tokio::test]
+async fn a_process_that_reads_no_further_is_still_heard() {
+    let mut options =
+        shell("read line; exec 0<&-; for i in $(seq 50); do echo $line; sleep 0.01; done");
+    options.stdin_once = false;
+    let mut shim = Shim::create(options).await;
+    let mut client = shim.attach(all()).unwrap();
+    shim.start_task("").await.unwrap();
+    write_all(&client, b"a\n");
+    let frames = blocking(move || {
+        let first = read_frame(&mut client);
+        write_all(&client, b"nobody reads this\n");
+        first.into_iter().chain(read_frames(&mut client)).collect::<Vec<_>>()
+    })
+    .await;
+    let heard: Vec<u8> = frames.into_iter().flat_map(|(_, bytes)| bytes).collect();
+    assert_eq!(String::from_utf8_lossy(&heard), "a\n".repeat(50));
     assert_eq!(shim.wait("").await, 0);
     shim.finish().await;
 }
