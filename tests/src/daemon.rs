@@ -292,10 +292,10 @@ impl Drop for TestDaemon {
         let ended =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.remove_everything()));
         // Processes end a moment after their kill; what is still there after a minute is a leak.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let mut left = self.leftovers();
         while !left.is_empty() && std::time::Instant::now() < deadline {
-            std::thread::yield_now();
+            std::thread::sleep(std::time::Duration::from_millis(5));
             left = self.leftovers();
         }
         if ended.is_err() || !left.is_empty() {

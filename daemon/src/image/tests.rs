@@ -87,13 +87,7 @@ impl Store {
 }
 
 fn open(dir: &tempfile::TempDir) -> Images {
-    let path = dir.path().join("meta.redb");
-    let database = (0..100_000)
-        .find_map(|_| {
-            std::thread::yield_now();
-            Database::open(&path).ok()
-        })
-        .unwrap();
+    let database = Database::open(&dir.path().join("meta.redb")).unwrap();
     let content = Content::open(&dir.path().join("content")).unwrap();
     let snapshots = Snapshots::open(&dir.path().join("snapshots"), &database).unwrap();
     Images::open(database, content, snapshots).unwrap()

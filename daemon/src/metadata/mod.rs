@@ -157,11 +157,45 @@ type Job = Box<dyn FnOnce(&redb::WriteTransaction) -> Reply + Send>;
 /// Tells the waiting future how the commit went; `Some` is the error of the commit itself.
 type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
 
-/// The open database. Clones share it; the last one to go closes it.
+/// The open database. Clones share it; the last one to go closes it, and with that gives up its lock.
 #[derive(Clone)]
 pub struct Database {
+    // Before the writer: the writer's end must find no other handle.
     inner: Arc<redb::Database>,
-    jobs: mpsc::Sender<Job>,
+    writer: Arc<Writer>,
+}
+
+/// The thread that commits. Its end waits for what it was given.
+struct Writer {
+    /// Taken to end it.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Writer {
+    fn start(database: Arc<redb::Database>) -> Self {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let thread = thread::Builder::new()
+            .name("metadata".into())
+            .stack_size(256 << 10)
+            .spawn(move || write_loop(&database, &queue))
+            .expect("a thread can be started while the daemon starts");
+        Self { jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    fn submit(&self, job: Job) -> Result<(), Error> {
+        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or(Error::Closed)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs.take();
+        if let Some(thread) = self.thread.take() {
+            // A panic of its has been reported already.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Database {
@@ -175,14 +209,8 @@ impl Database {
             .create(path)
             .map_err(|source| Error::Open { path: path.display().to_string(), source })?;
         let inner = Arc::new(inner);
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let writer = Arc::clone(&inner);
-        thread::Builder::new()
-            .name("metadata".into())
-            .stack_size(256 << 10)
-            .spawn(move || write_loop(&writer, &queue))
-            .expect("a thread can be started while the daemon starts");
-        let database = Self { inner, jobs };
+        let writer = Arc::new(Writer::start(Arc::clone(&inner)));
+        let database = Self { inner, writer };
         match database.get(SCHEMA, SCHEMA_KEY)? {
             Some(SCHEMA_VERSION) => {}
             Some(found) if found > SCHEMA_VERSION => return Err(Error::Downgrade { found }),
@@ -236,7 +264,7 @@ impl Database {
                 });
             })
         });
-        self.jobs.send(job).map_err(|_| Error::Closed)?;
+        self.writer.submit(job)?;
         Ok(answer)
     }
 
@@ -336,16 +364,7 @@ mod tests {
         let (dir, database) = open();
         database.write_blocking(|tx| tx.put(TEXTS, "a", &"kept".to_owned())).unwrap();
         drop(database);
-        // The writer thread lets go of the file a moment after the last handle: wait for its lock.
-        let path = dir.path().join("meta.redb");
-        let again = (0..1000)
-            .find_map(|_| {
-                Database::open(&path).ok().or_else(|| {
-                    thread::yield_now();
-                    None
-                })
-            })
-            .unwrap();
+        let again = Database::open(&dir.path().join("meta.redb")).unwrap();
         assert_eq!(again.get(TEXTS, "a").unwrap().as_deref(), Some("kept"));
     }
 

@@ -164,13 +164,13 @@ pub fn succeeded(output: Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Asks until the answer is yes, and fails after 10 seconds.
+/// Asks until the answer is yes, and fails after a minute.
 #[track_caller]
 pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !done() {
         assert!(std::time::Instant::now() < end, "waited in vain for {what}");
-        std::thread::yield_now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }
 
