@@ -246,7 +246,8 @@ mod tests {
         std::io::Write::write_all(&mut b_writer, b"from b").unwrap();
         drop((a_writer, b_writer));
         let (low, high) = (a.as_raw_fd(), b.as_raw_fd());
-        let mut spawn = shell(&format!("cat <&{high}; echo; cat <&{low}"));
+        // By path: the shell's `<&` takes one digit.
+        let mut spawn = shell(&format!("cat /dev/fd/{high}; echo; cat /dev/fd/{low}"));
         spawn.fds = vec![(a.as_fd(), high), (b.as_fd(), low)];
         assert_eq!(output(spawn, 1), "from a\nfrom b");
     }
