@@ -21,4 +21,7 @@ pub struct Exit {
     /// Why the container could not be (re)started, if that is how it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// A Stop or a Kill that suppresses restarts came before: somebody wanted it to end.
+    #[serde(default)]
+    pub by_hand: bool,
 }

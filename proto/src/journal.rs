@@ -48,6 +48,9 @@ pub enum What {
         /// As in [`crate::exit::Exit`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
+        /// As in [`crate::exit::Exit`].
+        #[serde(default)]
+        by_hand: bool,
     },
     /// The kernel's OOM killer met a process of the container.
     Oom,
@@ -67,4 +70,52 @@ pub enum What {
         /// Empty for the container itself.
         exec_id: String,
     },
+    /// A health probe begins: an exec of the shim's own.
+    Probing {
+        /// Which.
+        exec_id: String,
+    },
+    /// A probe's process ended.
+    ProbeExited {
+        /// Which.
+        exec_id: String,
+        /// The exit code, or 128 + the signal.
+        status: u32,
+    },
+    /// What a probe found, at this entry's time, and how the container stands now.
+    Probed {
+        /// When it began, in nanoseconds since the epoch.
+        started_at_nanos: i64,
+        /// The probe's exit code; -1 if it could not be started, or not be ended in time.
+        exit_code: i32,
+        /// What it said, or why it did not.
+        output: String,
+        /// Where the container's health stands.
+        health: Health,
+        /// How many failures there were in a row.
+        failing_streak: u32,
+    },
+}
+
+/// Where a container's health stands (Engine API v1.51, Health.Status).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// No probe has succeeded since the start, and not enough have failed.
+    Starting,
+    /// The last probe, or not long ago one of the last, succeeded.
+    Healthy,
+    /// Too many have failed, or none is made: the container is paused or has ended.
+    Unhealthy,
+}
+
+impl Health {
+    /// Returns the API's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }

@@ -16,8 +16,11 @@ use cleat_proto::{
 };
 use tokio::sync::mpsc;
 
-/// Beyond this the older half is dropped: what a daemon has not read by then, State tells.
+/// Beyond this the older half is dropped, but for what says where the container stands ([`standing`]).
 const LIMIT_BYTES: u64 = 1 << 20;
+
+/// How many probes' results the API shows.
+const SHOWN_PROBES: usize = 5;
 
 /// Who watches gets each entry as its line.
 pub type Watcher = mpsc::UnboundedSender<Vec<u8>>;
@@ -102,12 +105,37 @@ impl Journal {
             .iter()
             .position(|&byte| byte == b'\n')
             .map_or(text.len(), |at| half + at + 1);
+        let mut kept = standing(&text[..from]);
+        kept.extend_from_slice(&text[from..]);
         let temporary = path.with_extension("tmp");
-        fs::write(&temporary, &text[from..])?;
+        fs::write(&temporary, &kept)?;
         self.file = OpenOptions::new().append(true).open(&temporary)?;
-        self.len = (text.len() - from) as u64;
+        self.len = kept.len() as u64;
         fs::rename(temporary, path)
     }
+}
+
+/// Returns those of the older lines without which a daemon would not know where the container stands: the last start, what
+/// came after it (a pause, a restart to come), and the last probes' results.
+fn standing(text: &[u8]) -> Vec<u8> {
+    let parsed = |line: &[u8]| serde_json::from_slice::<Entry>(line).ok();
+    let entries: Vec<(What, &[u8])> = text
+        .split_inclusive(|&byte| byte == b'\n')
+        .filter_map(|line| Some((parsed(line)?.what, line)))
+        .collect();
+    let is_start = |what: &What| matches!(what, What::Started { .. });
+    let is_turn = |what: &What| {
+        matches!(what, What::Paused | What::Resumed | What::Restarting { .. } | What::Oom)
+    };
+    let last = |is_it: &dyn Fn(&What) -> bool| entries.iter().rposition(|(what, _)| is_it(what));
+    let (start, turn) = (last(&is_start), last(&is_turn));
+    let probes = entries.iter().enumerate().rev();
+    let probes = probes.filter(|(_, (what, _))| matches!(what, What::Probed { .. }));
+    let mut kept: Vec<usize> = probes.map(|(index, _)| index).take(SHOWN_PROBES).collect();
+    kept.extend(start);
+    kept.extend(turn.filter(|&turn| start.is_none_or(|start| turn > start)));
+    kept.sort_unstable();
+    kept.into_iter().flat_map(|index| entries[index].1).copied().collect()
 }
 
 /// Returns the numbers and lines of what is whole in `text`.
@@ -166,5 +194,30 @@ mod tests {
         let kept: Vec<_> = entries(&text).map(|(seq, _)| seq).collect();
         assert_eq!(kept.last(), Some(&30_000));
         assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    }
+
+    #[test]
+    fn what_says_where_the_container_stands_is_never_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(directory.path()).unwrap();
+        journal.append(What::Started { pid: 7, restart_count: 0 });
+        journal.append(What::Started { pid: 8, restart_count: 1 });
+        for exit_code in 0..7 {
+            journal.append(What::Probed {
+                started_at_nanos: 0,
+                exit_code,
+                output: String::new(),
+                health: cleat_proto::journal::Health::Healthy,
+                failing_streak: 0,
+            });
+        }
+        journal.append(What::Paused);
+        for _ in 0..30_000 {
+            journal.append(What::ExecExited { exec_id: "e".repeat(64), status: 0 });
+        }
+        let text = fs::read(directory.path().join(journal::FILE_NAME)).unwrap();
+        let kept: Vec<_> = entries(&text).map(|(seq, _)| seq).take(8).collect();
+        assert_eq!(kept[..7], [2, 5, 6, 7, 8, 9, 10]);
+        assert!(kept[7] > 11);
     }
 }

@@ -33,6 +33,7 @@ mod cgroup;
 mod descriptor;
 mod error;
 mod events;
+mod health;
 mod hello;
 mod journal;
 mod logger;

@@ -24,6 +24,7 @@ use crate::{
     attach::{Client, frame_header, hang_up},
     backlog::{Backlog, Place, Replay},
     descriptor::Descriptor,
+    health::Captured,
     logger::{Source, json_file::JsonFile},
 };
 
@@ -50,6 +51,8 @@ pub struct Sink {
 pub enum Target {
     Pipe(Descriptor),
     File(File),
+    /// A health probe's.
+    Memory(Captured),
 }
 
 /// What may be asked of an [`Output`] under way.
@@ -401,6 +404,10 @@ impl Sink {
         match &mut self.target {
             Target::Pipe(pipe) => pipe.write_all(data).await,
             Target::File(file) => file.write_all(data),
+            Target::Memory(captured) => {
+                captured.push(data);
+                Ok(())
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     backlog::Place,
     descriptor::Descriptor,
     error::Error,
+    health::Captured,
     logger::json_file::JsonFile,
     output::{Command, Handle, Output, Sink},
     reaper::Exit,
@@ -33,6 +34,8 @@ pub struct Process {
     pub state: State,
     /// Close stdin when the client that types has ended its input.
     pub stdin_once: bool,
+    /// It is a health probe: where its output goes.
+    pub probe: Option<Captured>,
     /// Who waits for the end.
     pub waiters: Vec<Reply<Exit>>,
     output: Handle,
@@ -53,6 +56,7 @@ impl Process {
             uris,
             state,
             stdin_once,
+            probe: None,
             waiters: Vec::new(),
             output,
             idle: Some(idle),

@@ -7,6 +7,7 @@
 mod container;
 mod exec;
 mod lifecycle;
+mod probe;
 mod request;
 
 use std::{
@@ -57,6 +58,8 @@ pub enum Event {
     Restarted { result: Result<Launched, Error> },
     /// An exec has been started.
     ExecStarted { exec_id: String, result: Result<(u32, OurEnds), Error>, reply: Reply<u32> },
+    /// A health probe has been started.
+    ProbeStarted { exec_id: String, result: Result<(u32, OurEnds), Error> },
     /// The freezer has done its work.
     Frozen { paused: bool, result: Result<(), Error>, reply: Option<Reply<()>> },
     /// The runtime has nothing of the container any more.
@@ -139,11 +142,12 @@ impl Supervisor {
         }
     }
 
-    /// Stop deadline and restart delay.
+    /// Stop deadline, restart delay and health probes.
     fn next_timer(&self) -> Option<Instant> {
         let container = self.container.as_ref()?;
         let deadline = container.stop.as_ref().and_then(|stop| stop.deadline);
-        [deadline, container.restart_at].into_iter().flatten().min()
+        let health = container.health.as_ref().and_then(|health| health.timer());
+        [deadline, container.restart_at, health].into_iter().flatten().min()
     }
 
     fn on_timer(&mut self) {
@@ -159,6 +163,7 @@ impl Supervisor {
             stop.deadline = None;
             self.kill_container();
         }
+        self.on_health_timer(now);
     }
 
     fn on_exit(&mut self, exit: Exit) {
@@ -180,6 +185,7 @@ impl Supervisor {
             Event::ExecStarted { exec_id, result, reply } => {
                 self.on_exec_started(&exec_id, result, reply)
             }
+            Event::ProbeStarted { exec_id, result } => self.on_probe_started(&exec_id, result),
             Event::Frozen { paused, result, reply } => self.on_frozen(paused, result, reply),
             Event::Deleted { result } => self.on_deleted(result),
             Event::Drained { exec_id } => self.on_drained(&exec_id),

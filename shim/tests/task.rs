@@ -29,7 +29,7 @@ async fn a_container_runs_and_says_how_it_ended() -> Test {
         entries,
         [
             (1, What::Started { pid, restart_count: 0 }),
-            (2, What::Exited { status: 7, oom_killed: false, error: None }),
+            (2, What::Exited { status: 7, oom_killed: false, error: None, by_hand: false }),
         ]
     );
     shim.finish().await;

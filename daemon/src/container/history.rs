@@ -1,16 +1,16 @@
 //! From what the shim tells to where the container stands, and to the events that clients see. Pure.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use cleat_proto::journal::{Entry, What};
+use cleat_proto::journal::{Entry, Health as Status, What};
 
-use super::{Container, State};
+use super::{Container, State, health};
 
 /// An event to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Happening {
     /// Docker's name for it.
-    pub action: &'static str,
+    pub action: Cow<'static, str>,
     /// What it adds to the container's attributes.
     pub attributes: BTreeMap<String, String>,
     /// When, in nanoseconds since the epoch.
@@ -43,8 +43,8 @@ impl Container {
     pub fn follow(&mut self, entry: &Entry) -> (Vec<Happening>, Consequence) {
         self.run.journal_seq = entry.seq;
         let mut events = Vec::new();
-        let mut tell = |action, attributes: BTreeMap<String, String>| {
-            events.push(Happening { action, attributes, at_nanos: entry.at_nanos });
+        let mut tell = |action: &'static str, attributes: BTreeMap<String, String>| {
+            events.push(Happening { action: action.into(), attributes, at_nanos: entry.at_nanos });
         };
         let mut consequence = Consequence::None;
         match &entry.what {
@@ -57,6 +57,7 @@ impl Container {
                     self.run.started_at_nanos = entry.at_nanos;
                     self.run.oom_killed = false;
                     self.run.error.clear();
+                    self.run.health.iter_mut().for_each(health::Health::begin);
                     tell("start", BTreeMap::new());
                 }
             }
@@ -65,13 +66,14 @@ impl Container {
                 self.end(entry.at_nanos, *status, *oom_killed, None);
                 self.state = State::Restarting;
             }
-            What::Exited { status, oom_killed, error } => {
+            What::Exited { status, oom_killed, error, by_hand } => {
                 // Between two runs there was no process that could die once more.
                 if self.state != State::Restarting {
                     tell("die", self.die_attributes(*status, entry.at_nanos));
                 }
                 self.end(entry.at_nanos, *status, *oom_killed, error.as_deref());
                 self.run.open = false;
+                self.run.wanted &= !by_hand;
                 self.state = State::Exited;
                 consequence = Consequence::Ended;
             }
@@ -84,6 +86,8 @@ impl Container {
                     self.state = State::Paused { pid };
                     tell("pause", BTreeMap::new());
                 }
+                // The daemon's own pause was told before.
+                self.run.health.iter_mut().for_each(health::Health::suspend);
             }
             What::Resumed => {
                 if let State::Paused { pid } = self.state {
@@ -92,12 +96,7 @@ impl Container {
                 }
             }
             What::ExecExited { exec_id, status } => {
-                tell(
-                    "exec_die",
-                    [("execID", exec_id.clone()), ("exitCode", status.to_string())]
-                        .map(|(key, value)| (key.to_owned(), value))
-                        .into(),
-                );
+                tell("exec_die", exec_die_attributes(exec_id, *status));
                 consequence = Consequence::ExecEnded { exec_id: exec_id.clone(), status: *status };
             }
             What::Detached { exec_id } if exec_id.is_empty() => {
@@ -108,6 +107,36 @@ impl Container {
                 tell("exec_detach", [("execID".to_owned(), exec_id.clone())].into());
                 consequence = Consequence::Detached { exec_id: exec_id.clone() };
             }
+            What::Probing { exec_id } => {
+                let line = health::command_line(&self.record.config);
+                for action in ["exec_create", "exec_start"] {
+                    events.push(Happening {
+                        action: format!("{action}: {line}").into(),
+                        attributes: [("execID".to_owned(), exec_id.clone())].into(),
+                        at_nanos: entry.at_nanos,
+                    });
+                }
+            }
+            What::ProbeExited { exec_id, status } => {
+                tell("exec_die", exec_die_attributes(exec_id, *status));
+            }
+            What::Probed { started_at_nanos, exit_code, output, health, failing_streak } => {
+                let probe = health::Probe {
+                    started_at_nanos: *started_at_nanos,
+                    ended_at_nanos: entry.at_nanos,
+                    exit_code: *exit_code,
+                    output: output.clone(),
+                };
+                // The daemon may know of a pause before the journal has told it.
+                let is_paused = matches!(self.state, State::Paused { .. });
+                let health = if is_paused { Status::Unhealthy } else { *health };
+                let known = self.run.health.get_or_insert_default();
+                if known.take(probe, health, *failing_streak) {
+                    let action = format!("health_status: {}", health.as_str()).into();
+                    let attributes = BTreeMap::new();
+                    events.push(Happening { action, attributes, at_nanos: entry.at_nanos });
+                }
+            }
         }
         (events, consequence)
     }
@@ -117,6 +146,7 @@ impl Container {
         self.run.exit_code = status;
         self.run.oom_killed |= oom_killed;
         error.unwrap_or_default().clone_into(&mut self.run.error);
+        self.run.health.iter_mut().for_each(health::Health::suspend);
         self.exits += 1;
     }
 
@@ -128,10 +158,17 @@ impl Container {
     }
 }
 
+fn exec_die_attributes(exec_id: &str, status: u32) -> BTreeMap<String, String> {
+    [("execID", exec_id.to_owned()), ("exitCode", status.to_string())]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::container::{Phase, Record, Run};
+    use cleat_proto::docker::container::HealthConfig;
     use std::sync::Arc;
 
     const SECOND: i64 = 1_000_000_000;
@@ -169,7 +206,7 @@ mod tests {
     }
 
     fn exited() -> What {
-        What::Exited { status: 7, oom_killed: false, error: None }
+        What::Exited { status: 7, oom_killed: false, error: None, by_hand: false }
     }
 
     #[track_caller]
@@ -177,7 +214,7 @@ mod tests {
         let mut container = container(state);
         let (events, _) = container.follow(&entry(3, what));
         assert_eq!(container.state, expected);
-        assert_eq!(events.iter().map(|event| event.action).collect::<Vec<_>>(), actions);
+        assert_eq!(events.iter().map(|event| &*event.action).collect::<Vec<_>>(), actions);
         assert_eq!(container.run.journal_seq, 3);
         container
     }
@@ -224,5 +261,59 @@ mod tests {
         check(State::Running { pid: 9 }, What::Paused, State::Paused { pid: 9 }, &["pause"]);
         check(State::Paused { pid: 9 }, What::Paused, State::Paused { pid: 9 }, &[]);
         check(State::Paused { pid: 9 }, What::Resumed, State::Running { pid: 9 }, &["unpause"]);
+    }
+
+    fn probed(exit_code: i32, health: Status, failing_streak: u32) -> What {
+        let output = String::new();
+        What::Probed { started_at_nanos: 1, exit_code, output, health, failing_streak }
+    }
+
+    #[test]
+    fn only_a_change_of_health_is_told() {
+        let running = State::Running { pid: 9 };
+        let told =
+            check(running, probed(0, Status::Healthy, 0), running, &["health_status: healthy"]);
+        assert_eq!(told.run.health.unwrap().log[0].ended_at_nanos, 4 * SECOND);
+        check(running, probed(1, Status::Starting, 1), running, &[]);
+    }
+
+    #[test]
+    fn a_probe_is_an_exec() {
+        let running = State::Running { pid: 9 };
+        let mut container = container(running);
+        let test = ["CMD-SHELL", "true"].map(str::to_owned).to_vec();
+        let check = HealthConfig { test: Some(test), ..HealthConfig::default() };
+        Arc::make_mut(&mut container.record).config.healthcheck = Some(check);
+        let exec_id = "e".to_owned();
+        let (events, _) = container.follow(&entry(1, What::Probing { exec_id: exec_id.clone() }));
+        let actions: Vec<_> = events.iter().map(|event| &*event.action).collect();
+        assert_eq!(actions, ["exec_create: /bin/sh -c true", "exec_start: /bin/sh -c true"]);
+        assert_eq!(events[1].attributes["execID"], "e");
+        let (events, _) = container.follow(&entry(2, What::ProbeExited { exec_id, status: 3 }));
+        assert_eq!((&*events[0].action, &*events[0].attributes["exitCode"]), ("exec_die", "3"));
+    }
+
+    #[test]
+    fn what_does_not_run_is_unhealthy_and_a_start_begins_anew() {
+        let mut container = container(State::Running { pid: 9 });
+        container.follow(&entry(1, probed(0, Status::Healthy, 0)));
+        container.follow(&entry(2, What::Paused));
+        assert_eq!(container.run.health.as_ref().unwrap().status, Status::Unhealthy);
+        let restarting = What::Restarting { status: 1, oom_killed: false, delay_millis: 100 };
+        container.follow(&entry(3, restarting));
+        container.follow(&entry(4, What::Started { pid: 10, restart_count: 1 }));
+        let health = container.run.health.as_ref().unwrap();
+        assert_eq!((health.status, health.log.len()), (Status::Starting, 1));
+    }
+
+    #[test]
+    fn who_stopped_it_by_hand_does_not_want_it_to_run() {
+        let mut container = container(State::Running { pid: 9 });
+        container.run.wanted = true;
+        container.follow(&entry(1, exited()));
+        assert!(container.run.wanted);
+        let by_hand = What::Exited { status: 7, oom_killed: false, error: None, by_hand: true };
+        container.follow(&entry(2, by_hand));
+        assert!(!container.run.wanted);
     }
 }

@@ -1,5 +1,6 @@
 //! A container's record (what was asked for), its state (what is), and the names.
 
+pub mod health;
 pub mod history;
 mod mount_plan;
 pub mod mount_point;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use cleat_proto::id::ExecId;
 
+pub use health::Health;
 pub use record::{Phase, Record, Run};
 pub use state::State;
 

@@ -8,7 +8,7 @@ use cleat_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::mount_point::MountPoint;
+use super::{health::Health, mount_point::MountPoint};
 
 /// One container. Changes are commits; the engine's copy is replaced after one, never before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +79,9 @@ pub struct Run {
     /// Which ports were bound where.
     #[serde(default)]
     pub ports: PortMap,
+    /// Where the health stands; `None` without a health check, or before the first start.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// The network sandbox's id, empty without one.
     #[serde(default)]
     pub sandbox_id: String,

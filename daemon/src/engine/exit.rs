@@ -76,7 +76,7 @@ impl Engine {
             self.exec_ended(entry, exec_id, *status);
         }
         for event in events {
-            self.publish_at(&record, event.action, event.attributes, event.at_nanos);
+            self.publish_at(&record, &event.action, event.attributes, event.at_nanos);
         }
         false
     }
@@ -103,7 +103,7 @@ impl Engine {
         fault::point("exit.after-commit");
         let record = Arc::clone(&entry.view().record);
         for event in events {
-            self.publish_at(&record, event.action, event.attributes, event.at_nanos);
+            self.publish_at(&record, &event.action, event.attributes, event.at_nanos);
         }
         entry.leave_remains();
         let status = after.run.exit_code;
@@ -235,11 +235,15 @@ impl Engine {
                     status: exit.status,
                     oom_killed: exit.oom_killed,
                     error: exit.error,
+                    by_hand: exit.by_hand,
                 },
             ),
             None => {
                 tracing::warn!(container = %entry.id, "a shim has died, and its container with it");
-                (now_nanos(), What::Exited { status: KILLED, oom_killed: false, error: None })
+                (
+                    now_nanos(),
+                    What::Exited { status: KILLED, oom_killed: false, error: None, by_hand: false },
+                )
             }
         };
         let killed = task.exit().is_none();

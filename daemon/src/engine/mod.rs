@@ -18,6 +18,7 @@ pub mod error;
 mod exec;
 mod exit;
 pub mod fault;
+mod health;
 mod image;
 mod index;
 pub mod info;

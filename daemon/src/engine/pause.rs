@@ -7,7 +7,7 @@ use cleat_proto::kind::Kind;
 use super::{Engine, Entry, Error, Result};
 use crate::{
     container::{
-        State,
+        Health, State,
         names::ContainerRef,
         state::{Command, Refusal},
     },
@@ -36,6 +36,7 @@ impl Engine {
         let told = entry.change(|container| match container.state {
             State::Running { pid } => {
                 container.state = State::Paused { pid };
+                container.run.health.iter_mut().for_each(Health::suspend);
                 true
             }
             _ => false,

@@ -222,7 +222,8 @@ impl Engine {
             return;
         }
         let seq = view.run.journal_seq + 1;
-        let what = What::Exited { status: REBOOTED, oom_killed: false, error: None };
+        let what =
+            What::Exited { status: REBOOTED, oom_killed: false, error: None, by_hand: false };
         self.take(entry, &Told { seq, at_nanos: now_nanos(), what }).await;
     }
 

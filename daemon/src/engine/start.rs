@@ -18,10 +18,10 @@ use cleat_proto::{
 };
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use super::{Engine, Entry, Error, Result, create::top_layer, fault, paths};
+use super::{Engine, Entry, Error, Result, create::top_layer, fault, health, paths};
 use crate::{
     container::{
-        Container, Record, Run, State,
+        Container, Health, Record, Run, State,
         mount_point::Source,
         names::ContainerRef,
         signal,
@@ -103,7 +103,7 @@ impl Engine {
         fault::point("start.after-bundle");
         let mut client = Client::connect(task).await?;
         let rootfs = self.snapshots().mounts(&record.id, top_layer(record)?.as_ref())?;
-        let orders = self.orders(record, task)?;
+        let orders = self.orders(record, task, &spec)?;
         let (tty, stdin) = (record.config.tty, record.config.open_stdin);
         client
             .create(task.path(), rootfs, tty, stdin, &orders)
@@ -137,6 +137,7 @@ impl Engine {
             open: true,
             started_at_nanos: now_nanos(),
             finished_at_nanos: record.run.finished_at_nanos,
+            health: Health::of_new_run(&record.config, record.run.health.as_ref()),
             ..Run::default()
         };
         if let Some(sandbox) = sandbox {
@@ -443,7 +444,7 @@ impl Engine {
         }
     }
 
-    fn orders(&self, record: &Record, task: &TaskDir) -> Result<Orders> {
+    fn orders(&self, record: &Record, task: &TaskDir, spec: &Spec) -> Result<Orders> {
         let name = &record.host_config.runtime;
         let runtime = self.config().runtimes.get(name).ok_or_else(|| {
             let text = format!("unknown or invalid runtime name: {name}");
@@ -462,6 +463,7 @@ impl Engine {
             stdin_once: record.config.stdin_once,
             state_dir: task.path().display().to_string(),
             stop_signal: signal::parse(&record.config.stop_signal).unwrap_or(0).unsigned_abs(),
+            health: health::orders(&record.config, spec)?,
         })
     }
 

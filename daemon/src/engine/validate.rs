@@ -54,11 +54,6 @@ pub(super) fn check(
     check_absent(config, host)?;
     check_texts(config, host)?;
     let mut warnings = Vec::new();
-    let runs_checks = |test: &Vec<String>| test.first().is_some_and(|kind| kind != "NONE");
-    let health = config.healthcheck.as_ref().and_then(|check| check.test.as_ref());
-    if health.is_some_and(runs_checks) {
-        warnings.push("Health checks are recorded, but not run yet".to_owned());
-    }
     if host.network_mode == "host" && host.port_bindings.as_ref().is_some_and(|p| !p.is_empty()) {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }

@@ -106,7 +106,9 @@ fn check_health(health: &HealthConfig) -> Result<(), Error> {
     refuse(
         !matches!(kind, "" | "NONE" | "CMD" | "CMD-SHELL"),
         format!("Unknown type in Healthcheck: {kind:?}: only NONE, CMD and CMD-SHELL are known"),
-    )
+    )?;
+    let has_no_command = health.test.as_ref().is_some_and(|test| test.len() == 1);
+    refuse(kind == "CMD" && has_no_command, "Missing command after CMD in Healthcheck")
 }
 
 /// Checks limits, for a create or for an `update`, which may leave out what was set before.

@@ -25,6 +25,7 @@ use oci_spec::runtime::{
 };
 
 pub use check::{check, check_resources};
+pub use process::environment;
 pub use resources::build as resources;
 
 /// All that a spec depends on.

@@ -61,6 +61,29 @@ pub struct State<'a> {
     pub error: &'a str,
     pub started_at: String,
     pub finished_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health<'a>>,
+}
+
+/// How its health stands.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct Health<'a> {
+    pub status: &'a str,
+    pub failing_streak: u32,
+    pub log: Vec<HealthcheckResult<'a>>,
+}
+
+/// What one probe found.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct HealthcheckResult<'a> {
+    pub start: String,
+    pub end: String,
+    pub exit_code: i32,
+    pub output: &'a str,
 }
 
 /// Where the storage driver keeps it.

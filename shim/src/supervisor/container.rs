@@ -18,6 +18,7 @@ use super::Identity;
 use crate::{
     cgroup::Cgroup,
     error::Error,
+    health::Monitor,
     journal::Journal,
     logger::json_file::JsonFile,
     output::Sink,
@@ -56,6 +57,8 @@ pub struct Container {
     /// A restart is under way.
     pub restarting: bool,
     pub stop: Option<Stop>,
+    /// Where there is a health check.
+    pub health: Option<Box<Monitor>>,
     pub deleting: Vec<Reply<cleat_proto::containerd::task::v3::DeleteResponse>>,
 }
 

@@ -72,7 +72,7 @@ impl Supervisor {
         }
     }
 
-    fn begin_exec(&mut self, exec_id: &str) -> Result<ExecLaunch, Error> {
+    pub(super) fn begin_exec(&mut self, exec_id: &str) -> Result<ExecLaunch, Error> {
         let Worker { runtime, reaper, id, .. } = self.worker()?;
         let directory = self.container()?.directory.clone();
         let process = self.process(exec_id)?;
@@ -129,6 +129,9 @@ impl Supervisor {
         let Ok(process) = self.process(exec_id) else { return };
         let State::Ending(exit) = process.state else { return };
         process.stopped(exit);
+        if process.probe.is_some() {
+            return self.conclude_probe(exec_id, exit);
+        }
         if exit.pid == 0 {
             return;
         }
@@ -182,7 +185,7 @@ impl Supervisor {
     }
 }
 
-struct ExecLaunch {
+pub(super) struct ExecLaunch {
     runtime: Runtime,
     reaper: Reaper,
     id: String,
@@ -193,7 +196,7 @@ struct ExecLaunch {
 }
 
 impl ExecLaunch {
-    async fn run(&self) -> Result<(u32, OurEnds), Error> {
+    pub(super) async fn run(&self) -> Result<(u32, OurEnds), Error> {
         let (child, ends) = stdio::open(&self.uris, false, &self.directory.file)
             .map_err(Error::io("cannot make the standard streams"))?;
         let name = format!("exec-{}", self.number);

@@ -30,6 +30,7 @@ use crate::{
     cgroup::Cgroup,
     error::Error,
     events::timestamp,
+    health::Monitor,
     journal::{Journal, nanos},
     oom,
     process::{Process, Reply},
@@ -105,6 +106,7 @@ impl Supervisor {
             restart_at: None,
             restarting: false,
             stop: None,
+            health: orders.health.map(|check| Box::new(Monitor::new(check))),
             deleting: Vec::new(),
         });
         self.launch()
@@ -208,6 +210,7 @@ impl Supervisor {
         container.note(What::Started { pid, restart_count });
         container.oom_watch =
             Some(tokio::spawn(watch_oom(Arc::clone(&container.cgroup), pid, later)).abort_handle());
+        self.begin_probing();
         self.publish(
             "/tasks/start",
             "containerd.events.TaskStart",
@@ -269,6 +272,11 @@ impl Supervisor {
             if let Some(state) = changed {
                 container.process.state = state;
                 container.note(if paused { What::Paused } else { What::Resumed });
+                if paused {
+                    self.suspend_probing();
+                } else {
+                    self.resume_probing();
+                }
                 let container_id = self.identity.id.clone();
                 if paused {
                     self.publish(
@@ -305,6 +313,7 @@ impl Supervisor {
         }
         container.oom_killed |= container.cgroup.oom_kills() > 0;
         container.process.ends(exit, Instant::now() + LAST_WORDS);
+        self.suspend_probing();
     }
 
     /// Decides what follows a run whose output has all been read.
@@ -392,6 +401,7 @@ impl Supervisor {
                 pid: exit.pid,
                 restart_count: container.policy.count(),
                 error: error.clone(),
+                by_hand: container.suppressed,
             };
             // The journal and Wait say the same; a full tmpfs must not keep them from it.
             let _ = journal.write_exit(&record);
@@ -399,6 +409,7 @@ impl Supervisor {
                 status: exit.status,
                 oom_killed: container.oom_killed,
                 error,
+                by_hand: container.suppressed,
             });
         }
         container.process.stopped(exit);

@@ -83,6 +83,7 @@ pub struct Options {
     pub memory: Option<u64>,
     pub stop_signal: u32,
     pub host_pid: bool,
+    pub health: Option<shim_v1::HealthCheck>,
 }
 
 /// A container that runs `script`.
@@ -96,6 +97,7 @@ pub fn shell(script: &str) -> Options {
         memory: None,
         stop_signal: 0,
         host_pid: false,
+        health: None,
     }
 }
 
@@ -153,6 +155,7 @@ impl Shim {
             stdin_once: options.stdin_once,
             state_dir: path("state"),
             stop_signal: options.stop_signal,
+            health: options.health,
         };
         let channel = connect(&socket).await;
         let origin = http::Uri::from_static("http://shim");

@@ -132,7 +132,7 @@ impl ListFilter {
         let exited = || ended && self.exited.contains(&i64::from(container.run.exit_code));
         (self.exited.is_empty() || exited())
             && self.filters.exact("status", container.state.as_str())
-            && self.filters.exact("health", "none")
+            && self.filters.exact("health", health_of(container))
     }
 
     fn matches_parts(&self, container: &Container) -> bool {
@@ -202,6 +202,10 @@ fn status(text: &str) -> Result<(), Error> {
         "invalid filter 'status={text}': invalid value for state ({text}): must be one of {}",
         STATES.join(", ")
     )))
+}
+
+fn health_of(container: &Container) -> &'static str {
+    container.run.health.as_ref().map_or("none", |health| health.status.as_str())
 }
 
 fn health(text: &str) -> Result<(), Error> {

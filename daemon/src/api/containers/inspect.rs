@@ -100,6 +100,21 @@ fn state(container: &Container) -> wire::State<'_> {
         error: &run.error,
         started_at: time::or_zero(run.started_at_nanos),
         finished_at: time::or_zero(run.finished_at_nanos),
+        health: run.health.as_ref().map(health),
+    }
+}
+
+fn health(health: &container::Health) -> wire::Health<'_> {
+    let log = health.log.iter().map(|probe| wire::HealthcheckResult {
+        start: time::rfc3339_nano(probe.started_at_nanos),
+        end: time::rfc3339_nano(probe.ended_at_nanos),
+        exit_code: probe.exit_code,
+        output: &probe.output,
+    });
+    wire::Health {
+        status: health.status.as_str(),
+        failing_streak: health.failing_streak,
+        log: log.collect(),
     }
 }
 

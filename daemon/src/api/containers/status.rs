@@ -1,5 +1,7 @@
 //! What `docker ps` shows of a container's state.
 
+use cleat_proto::journal::Health;
+
 use crate::{
     api::time::human_duration,
     container::{Container, State},
@@ -10,7 +12,10 @@ pub fn text(container: &Container, now_nanos: i64) -> String {
     let run = &container.run;
     let since = |nanos: i64| human_duration(now_nanos.saturating_sub(nanos).max(0));
     match container.state {
-        State::Running { .. } => format!("Up {}", since(run.started_at_nanos)),
+        State::Running { .. } => {
+            let health = run.health.as_ref().map(|health| health.status);
+            format!("Up {}{}", since(run.started_at_nanos), in_parentheses(health))
+        }
         State::Paused { .. } => format!("Up {} (Paused)", since(run.started_at_nanos)),
         State::Restarting => {
             format!("Restarting ({}) {} ago", run.exit_code, since(run.finished_at_nanos))
@@ -21,6 +26,15 @@ pub fn text(container: &Container, now_nanos: i64) -> String {
         State::Exited if run.finished_at_nanos == 0 => String::new(),
         State::Exited if run.started_at_nanos == 0 => "Created".to_owned(),
         State::Exited => format!("Exited ({}) {} ago", run.exit_code, since(run.finished_at_nanos)),
+    }
+}
+
+fn in_parentheses(health: Option<Health>) -> &'static str {
+    match health {
+        None => "",
+        Some(Health::Starting) => " (health: starting)",
+        Some(Health::Healthy) => " (healthy)",
+        Some(Health::Unhealthy) => " (unhealthy)",
     }
 }
 
