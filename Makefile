@@ -23,6 +23,7 @@ test: lint
 	cargo build --workspace
 	PATH="$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin:$$PATH" cargo test --workspace
 	tests/demo.sh target/release $(SMALL)
+	tests/install.sh
 
 demo: build
 	tests/tools.sh
