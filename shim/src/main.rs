@@ -8,6 +8,7 @@
 //! - fd 3: the listening unix socket (the daemon has bound it: it can be connected to before the shim runs),
 //! - fd 4, optional: the container's network namespace. The shim only keeps it open, so that it outlives restarts of the
 //!   container; `config.json` names it as `/proc/SHIM-PID/fd/4`,
+//! - fds 5 and up, optional: the sockets of the host's published ports, see [`proxy`],
 //! - fds 0 to 2: `/dev/null`, or a file for 2.
 //!
 //! By a stock containerd: `start`, `delete`, `-v` and `-info`; see [`bootstrap`].
@@ -40,6 +41,7 @@ mod logger;
 mod oom;
 mod output;
 mod process;
+mod proxy;
 mod reaper;
 mod restart_policy;
 mod rootfs;
@@ -108,6 +110,7 @@ fn serve(args: &Args) -> io::Result<()> {
     let listener = cleat_sys::inherited::take(3)?;
     // Only kept open.
     let network = cleat_sys::inherited::take(4).ok();
+    let published = cleat_sys::inherited::take_from(5)?;
     // It fails where the daemon has done so already.
     let _ = nix::unistd::setsid();
     nix::sys::prctl::set_child_subreaper(true)?;
@@ -115,12 +118,12 @@ fn serve(args: &Args) -> io::Result<()> {
         .enable_all()
         .max_io_events_per_tick(64)
         .build()?;
-    let served = runtime.block_on(supervise(args, listener));
+    let served = runtime.block_on(supervise(args, listener, published));
     drop(network);
     served
 }
 
-async fn supervise(args: &Args, listener: OwnedFd) -> io::Result<()> {
+async fn supervise(args: &Args, listener: OwnedFd, published: Vec<OwnedFd>) -> io::Result<()> {
     // Handlers, not SIG_IGN: what is ignored stays so in the programs we start.
     let _terminate = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let identity = Identity {
@@ -132,7 +135,7 @@ async fn supervise(args: &Args, listener: OwnedFd) -> io::Result<()> {
     let (requests, queue) = mpsc::channel(QUEUE);
     let (unfinished, mut finished) = mpsc::channel(1);
     let (close, closing) = watch::channel(false);
-    let supervisor = Supervisor::new(identity, queue, publisher, unfinished.clone())?;
+    let supervisor = Supervisor::new(identity, queue, publisher, unfinished.clone(), published)?;
     let served = serve::run(listener, Service::new(&args.id, requests), closing, unfinished);
     let supervised = async {
         supervisor.run().await;

@@ -12,6 +12,7 @@ mod request;
 
 use std::{
     collections::HashMap,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -92,6 +93,8 @@ pub struct Supervisor {
     early: HashMap<u32, Exit>,
     next_client: u64,
     unfinished: Unfinished,
+    /// The published ports' sockets, until the container is created.
+    published: Vec<OwnedFd>,
     done: bool,
 }
 
@@ -102,6 +105,7 @@ impl Supervisor {
         requests: mpsc::Receiver<Request>,
         publisher: Publisher,
         unfinished: Unfinished,
+        published: Vec<OwnedFd>,
     ) -> std::io::Result<Self> {
         let (adopted, exits) = mpsc::unbounded_channel();
         let (later, events) = mpsc::unbounded_channel();
@@ -121,6 +125,7 @@ impl Supervisor {
             early: HashMap::new(),
             next_client: 0,
             unfinished,
+            published,
             done: false,
         })
     }

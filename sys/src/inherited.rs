@@ -32,3 +32,19 @@ pub fn take(number: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: it is open, and `TAKEN` sees to it that we hand it out once; the caller has opened nothing yet.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
+
+/// Takes all inherited descriptors from `first` on, up to the first number where there is none. As [`take`].
+///
+/// # Errors
+/// `EBUSY` if one of them has been taken before.
+pub fn take_from(first: RawFd) -> Result<Vec<OwnedFd>, Errno> {
+    let mut taken = Vec::new();
+    for number in first.. {
+        match take(number) {
+            Ok(fd) => taken.push(fd),
+            Err(Errno::EBADF) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(taken)
+}

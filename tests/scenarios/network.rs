@@ -1,6 +1,10 @@
 //! The default bridge, published ports, and the modes none, host and container.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    io,
+    net::{TcpListener, UdpSocket},
+    time::Duration,
+};
 
 use cleat_tests::{NetworkNamespace, TestDaemon, run, wait_for};
 
@@ -61,6 +65,134 @@ fn a_published_port_is_served_by_the_container_even_without_a_daemon() {
     assert_eq!(fetch(&daemon, "http://127.0.0.1:8080/").as_deref(), Some("from web"));
     daemon.docker(["rm", "-f", "web"]).ok();
     assert_eq!(fetch(&daemon, "http://127.0.0.1:8080/"), None);
+}
+
+/// What a program of the host gets that wants a port for itself.
+fn bind_at_host(daemon: &TestDaemon, address: &str) -> io::Result<TcpListener> {
+    NetworkNamespace::enter(daemon.network().path(), || TcpListener::bind(address))
+}
+
+#[test]
+fn a_published_port_is_served_over_ipv6_and_kept_from_others_even_without_a_daemon() {
+    let mut daemon = TestDaemon::with_busybox();
+    serve(&daemon, "web", &["-p", "8080:80", "-p", "[::1]:8081:80"]);
+    let served = |daemon: &TestDaemon, url: &str| {
+        assert_eq!(fetch(daemon, url).as_deref(), Some("from web"), "{url}");
+    };
+    wait_for("the page", || fetch(&daemon, "http://[::1]:8080/"));
+    let shown = daemon.docker(["port", "web"]).ok();
+    assert_eq!(shown, "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::1]:8081\n80/tcp -> [::]:8080");
+    daemon.kill();
+    for _ in 0..2 {
+        served(&daemon, "http://[::1]:8080/");
+        served(&daemon, "http://[::1]:8081/");
+        served(&daemon, "http://127.0.0.1:8080/");
+        for address in ["0.0.0.0:8080", "127.0.0.1:8080", "[::]:8080", "[::1]:8081"] {
+            let refused = bind_at_host(&daemon, address).expect_err(address);
+            assert_eq!(refused.kind(), io::ErrorKind::AddrInUse, "{address}");
+        }
+        // Somebody flushes the firewall: the shim serves what the kernel no longer leads.
+        run(daemon.network().command("nft").args(["flush", "ruleset"])).expect(0);
+    }
+    served(&daemon, "http://127.0.0.1:8080/");
+    daemon.spawn();
+    served(&daemon, "http://127.0.0.1:8080/");
+    // A restart by the policy keeps them; the end gives them back before anybody hears of it.
+    daemon.docker(["restart", "-t", "0", "web"]).ok();
+    wait_for("the page", || fetch(&daemon, "http://[::1]:8080/"));
+    daemon.docker(["stop", "-t", "0", "web"]).ok();
+    bind_at_host(&daemon, "0.0.0.0:8080").expect("nobody has it");
+    bind_at_host(&daemon, "[::]:8080").expect("nobody has it");
+    serve(&daemon, "next", &["-p", "8080:80"]);
+    assert_eq!(wait_for("the page", || fetch(&daemon, "http://[::1]:8080/")), "from next");
+}
+
+#[test]
+fn a_port_that_a_program_of_the_host_has_is_refused_and_nothing_is_left() {
+    let daemon = TestDaemon::with_busybox();
+    for address in ["127.0.0.1:8080", "[::1]:8080"] {
+        let listener = bind_at_host(&daemon, address).expect("nobody has it");
+        let flags = ["create", "--name", "web", "-p", "8080:80", "busybox", "sleep", "1000"];
+        daemon.docker(flags).ok();
+        daemon
+            .docker(["start", "web"])
+            .expect(1)
+            .says("failed to set up container networking: driver failed programming external connectivity on endpoint web (")
+            .says("failed to bind host port for ")
+            .says("80/tcp: address already in use");
+        assert_eq!(daemon.inspect("web", ".State.Status"), "created");
+        drop(listener);
+        daemon.docker(["start", "web"]).ok();
+        daemon.docker(["rm", "-f", "web"]).ok();
+    }
+}
+
+#[test]
+fn ranges_and_ephemeral_ports_are_dockers() {
+    let daemon = TestDaemon::with_busybox();
+    let start = |name: &str, flags: &[&str]| {
+        let args = ["run", "-d", "--name", name].into_iter().chain(flags.iter().copied());
+        daemon.docker(args.chain(["busybox", "sleep", "1000"]))
+    };
+    let port = |name: &str| daemon.docker(["port", name]).ok();
+    start("first", &["-p", "8000-8001:80"]).ok();
+    assert_eq!(port("first"), "80/tcp -> 0.0.0.0:8000\n80/tcp -> [::]:8000");
+    start("second", &["-p", "8000-8001:80"]).ok();
+    assert_eq!(port("second"), "80/tcp -> 0.0.0.0:8001\n80/tcp -> [::]:8001");
+    start("third", &["-p", "8000-8001:80"]).expect(125).says("all ports are allocated");
+    start("local", &["-p", "127.0.0.1::80"]).ok();
+    assert!(
+        port("local").starts_with("80/tcp -> 127.0.0.1:") && port("local").lines().count() == 1
+    );
+    start("all", &["-P", "--expose", "70", "--expose", "71/udp"]).ok();
+    let shown = port("all");
+    assert_eq!(shown.lines().count(), 4, "{shown}");
+    let of = |proto: &str| {
+        let ports = shown.lines().filter(|line| line.starts_with(proto));
+        ports.map(|line| line.rsplit(':').next().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    for proto in ["70/tcp", "71/udp"] {
+        assert_eq!(of(proto)[0], of(proto)[1], "one port in both families: {shown}");
+    }
+}
+
+#[test]
+fn a_container_reaches_published_ports_at_the_hosts_address() {
+    let daemon = TestDaemon::with_busybox();
+    serve(&daemon, "web", &["-p", "8080:80"]);
+    wait_for("the page", || fetch(&daemon, "http://127.0.0.1:8080/"));
+    let gateway = daemon.inspect("web", ".NetworkSettings.Gateway");
+    let url = format!("http://{gateway}:8080/");
+    let wget = ["busybox", "wget", "-qO-", &url];
+    assert_eq!(daemon.docker(["run", "--rm"].into_iter().chain(wget)).ok(), "from web");
+    // The container itself as well.
+    assert_eq!(daemon.docker(["exec", "web", "wget", "-qO-", &url]).ok(), "from web");
+}
+
+#[test]
+fn datagrams_over_ipv6_come_through_and_answers_come_back() {
+    let mut daemon = TestDaemon::with_busybox();
+    let flags = ["run", "-d", "--name", "udp", "-p", "5353:53/udp", "busybox", "sleep", "1000"];
+    daemon.docker(flags).ok();
+    let pid = daemon.inspect("udp", ".State.Pid");
+    let bind = |address: &str| UdpSocket::bind(address).unwrap();
+    let inside = NetworkNamespace::enter(format!("/proc/{pid}/ns/net"), || bind("0.0.0.0:53"));
+    let outside = NetworkNamespace::enter(daemon.network().path(), || bind("[::1]:0"));
+    for socket in [&inside, &outside] {
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    }
+    outside.connect("[::1]:5353").unwrap();
+    daemon.kill();
+    let mut packet = [0; 16];
+    for round in 0..3u8 {
+        outside.send(&[round; 4]).unwrap();
+        let (length, client) = inside.recv_from(&mut packet).unwrap();
+        assert_eq!(packet[..length], [round; 4]);
+        inside.send_to(&[round; 7], client).unwrap();
+        let length = outside.recv(&mut packet).unwrap();
+        assert_eq!(packet[..length], [round; 7]);
+    }
+    daemon.spawn();
 }
 
 #[test]

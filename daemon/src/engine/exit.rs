@@ -105,6 +105,11 @@ impl Engine {
         for event in events {
             self.publish_at(&record, &event.action, event.attributes, event.at_nanos);
         }
+        // Who hears of the end may want the ports for another container.
+        let publishes = after.run.ports.values().any(Option::is_some);
+        if publishes && let Err(error) = self.0.networks.withdraw(&entry.id).await {
+            tracing::error!(container = %entry.id, %error, "cannot withdraw the container's ports");
+        }
         entry.leave_remains();
         let status = after.run.exit_code;
         entry.change(|container| {

@@ -95,6 +95,7 @@ impl Engine {
         let network = self.network_and_shim(record, task);
         let (spec, network) = tokio::join!(spec, network);
         let (sandbox, shim) = network?;
+        let published = sandbox.as_ref().map(|sandbox| &sandbox.published[..]).unwrap_or_default();
         let mut spec = spec.map_err(Error::lost)??;
         if sandbox.as_ref().is_some_and(|sandbox| sandbox.netns.is_some()) {
             join_network(&mut spec, format!("/proc/{shim}/fd/4").into());
@@ -103,7 +104,7 @@ impl Engine {
         fault::point("start.after-bundle");
         let mut client = Client::connect(task).await?;
         let rootfs = self.snapshots().mounts(&record.id, top_layer(record)?.as_ref())?;
-        let orders = self.orders(record, task, &spec)?;
+        let orders = self.orders(record, task, &spec, published)?;
         let (tty, stdin) = (record.config.tty, record.config.open_stdin);
         client
             .create(task.path(), rootfs, tty, stdin, &orders)
@@ -188,7 +189,7 @@ impl Engine {
             // Without a namespace of the daemon's making, the shim need not wait for it.
             Some(request) if request.mode != network::Mode::Bridge => {
                 let attached = self.0.networks.attach(request);
-                let (sandbox, shim) = tokio::join!(attached, self.launch(task, None));
+                let (sandbox, shim) = tokio::join!(attached, self.launch(task, None, Vec::new()));
                 fault::point("start.after-network");
                 return Ok((Some(sandbox.map_err(failed)?), shim?));
             }
@@ -199,16 +200,26 @@ impl Engine {
             None => None,
         };
         fault::point("start.after-network");
-        let netns: Option<OwnedFd> =
-            sandbox.as_ref().and_then(|sandbox| sandbox.netns.as_ref()?.try_clone().ok());
-        let shim = self.launch(task, netns).await?;
+        let lost = |error| {
+            Error::with_source(Kind::Internal, "cannot pass the network on to the shim", error)
+        };
+        let netns = sandbox.as_ref().and_then(|sandbox| sandbox.netns.as_ref());
+        let netns = netns.map(OwnedFd::try_clone).transpose().map_err(lost)?;
+        let published = sandbox.iter().flat_map(|sandbox| &sandbox.published);
+        let sockets: std::io::Result<_> = published.map(|one| one.socket.try_clone()).collect();
+        let shim = self.launch(task, netns, sockets.map_err(lost)?).await?;
         Ok((sandbox, shim))
     }
 
-    async fn launch(&self, task: &TaskDir, netns: Option<OwnedFd>) -> Result<u32> {
+    async fn launch(
+        &self,
+        task: &TaskDir,
+        netns: Option<OwnedFd>,
+        published: Vec<OwnedFd>,
+    ) -> Result<u32> {
         let (engine, task) = (self.clone(), task.clone());
         let launched = tokio::task::spawn_blocking(move || {
-            engine.0.shims.launch(&engine.config().shim, &task, netns.as_ref())
+            engine.0.shims.launch(&engine.config().shim, &task, netns.as_ref(), &published)
         });
         let shim = launched.await.map_err(Error::lost)??;
         fault::point("start.after-shim");
@@ -444,7 +455,13 @@ impl Engine {
         }
     }
 
-    fn orders(&self, record: &Record, task: &TaskDir, spec: &Spec) -> Result<Orders> {
+    fn orders(
+        &self,
+        record: &Record,
+        task: &TaskDir,
+        spec: &Spec,
+        published: &[network::Published],
+    ) -> Result<Orders> {
         let name = &record.host_config.runtime;
         let runtime = self.config().runtimes.get(name).ok_or_else(|| {
             let text = format!("unknown or invalid runtime name: {name}");
@@ -464,6 +481,7 @@ impl Engine {
             state_dir: task.path().display().to_string(),
             stop_signal: signal::parse(&record.config.stop_signal).unwrap_or(0).unsigned_abs(),
             health: health::orders(&record.config, spec)?,
+            published: published.iter().map(published_orders).collect(),
         })
     }
 
@@ -607,6 +625,18 @@ pub(super) fn exit_code_of(message: &str) -> (u32, &'static str) {
     } else {
         (UNKNOWN, "")
     }
+}
+
+/// Tells the shim where a published port leads.
+fn published_orders(published: &network::Published) -> shim_v1::PublishedPort {
+    use shim_v1::published_port::Protocol as P;
+    let protocol = match published.port.protocol {
+        network::Protocol::Tcp => P::Tcp,
+        network::Protocol::Udp => P::Udp,
+        network::Protocol::Sctp => P::Sctp,
+    };
+    let target = format!("{}:{}", published.address, published.port.number);
+    shim_v1::PublishedPort { protocol: protocol.into(), target }
 }
 
 /// Turns the API's policy into the shim's.

@@ -24,7 +24,7 @@ use super::{
     ipam,
     link::{self, Which},
     pool::{self, Pool, Ready, Uplink},
-    port_mapping::{self, Mapping, Ports, Refusal, Request, Targets},
+    port_mapping::{self, Bound, Mapping, Ports, Refusal, Request, Targets},
     subnet::Subnet,
 };
 
@@ -46,8 +46,8 @@ pub struct Connected {
     pub address: Ipv4Addr,
     /// Its hardware address.
     pub mac: [u8; 6],
-    /// What it publishes.
-    pub mappings: Vec<Mapping>,
+    /// What it publishes, with the sockets that keep the ports.
+    pub bound: Vec<Bound>,
 }
 
 /// A container that lives while the daemon starts.
@@ -200,7 +200,8 @@ impl Bridge {
         mac: Option<[u8; 6]>,
         requests: &[Request],
     ) -> Result<Connected, Refused> {
-        let mappings = self.allocate(container, address, requests)?;
+        let bound = self.allocate(container, address, requests)?;
+        let mappings: Vec<Mapping> = bound.iter().map(|bound| bound.mapping).collect();
         let connect = failed("cannot connect the container to the bridge");
         let mac = mac.map_or_else(pool::random_mac, Ok).map_err(&connect)?;
         let (netns, link) = match self.plug(container, address, mac) {
@@ -213,9 +214,9 @@ impl Bridge {
             plugged => plugged,
         }
         .map_err(&connect)?;
-        let endpoint = Endpoint { address, mappings: mappings.clone() };
         let mut targets = Targets::new();
-        port_mapping::add_targets(&mut targets, address, &endpoint.mappings);
+        port_mapping::add_targets(&mut targets, address, &mappings);
+        let endpoint = Endpoint { address, mappings: mappings.clone() };
         self.endpoints.insert(container.clone(), endpoint);
         self.links.insert(container.clone(), link);
         let published = match self.firewall.add(&targets) {
@@ -228,7 +229,8 @@ impl Bridge {
             self.endpoints.remove(container);
             return Err(failed("cannot publish the container's ports")(error).into());
         }
-        Ok(Connected { netns, address, mac, mappings })
+        self.forget_flows(&mappings);
+        Ok(Connected { netns, address, mac, bound })
     }
 
     fn allocate(
@@ -236,25 +238,20 @@ impl Bridge {
         container: &ContainerId,
         address: Ipv4Addr,
         requests: &[Request],
-    ) -> Result<Vec<Mapping>, Refused> {
+    ) -> Result<Vec<Bound>, Refused> {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
         let ephemeral = port_mapping::ephemeral_range();
-        // Ports that were asked for by number go first, so that an ephemeral one does not take them.
-        let mut order: Vec<usize> = (0..requests.len()).collect();
-        order.sort_by_key(|place| requests[*place].host_ports.is_none());
-        let mut mappings: Vec<(usize, Mapping)> = Vec::with_capacity(requests.len());
-        for place in order {
-            let request = requests[place];
-            let mapping = self
-                .ports
-                .allocate(container, &request, ephemeral, &port_mapping::probe)
-                .map_err(|refusal| Refused::Port { request, address, refusal })?;
-            mappings.push((place, mapping));
+        let mut all = Vec::with_capacity(requests.len());
+        for request in requests {
+            let bound = self.ports.allocate(container, request, ephemeral, &port_mapping::bind);
+            all.extend(bound.map_err(|refusal| {
+                let request = request.clone();
+                Refused::Port { request, address, refusal }
+            })?);
         }
-        mappings.sort_by_key(|(place, _)| *place);
-        Ok(mappings.into_iter().map(|(_, mapping)| mapping).collect())
+        Ok(all)
     }
 
     /// Gives a ready namespace its address and its place on the bridge.
@@ -307,15 +304,45 @@ impl Bridge {
             let gone = link::set_alias(Which::Name(&link), &format!("{}:gone", self.mark));
             let _ = self.host.transact(&[gone]);
         }
-        let Some(endpoint) = self.endpoints.remove(container) else { return Ok(()) };
-        self.ports.free(container);
-        self.addresses.free(endpoint.address);
+        let withdrawn = self.withdraw(container);
+        if let Some(endpoint) = self.endpoints.remove(container) {
+            self.addresses.free(endpoint.address);
+        }
+        withdrawn
+    }
+
+    /// Takes back a container's ports. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] if the firewall cannot be changed.
+    pub fn withdraw(&mut self, container: &ContainerId) -> Result<(), Error> {
+        let Some(endpoint) = self.endpoints.get_mut(container) else { return Ok(()) };
+        let mappings = std::mem::take(&mut endpoint.mappings);
         let mut targets = Targets::new();
-        port_mapping::add_targets(&mut targets, endpoint.address, &endpoint.mappings);
+        port_mapping::add_targets(&mut targets, endpoint.address, &mappings);
+        self.ports.free(container);
         if targets.is_empty() {
             return Ok(());
         }
-        self.firewall.remove(&targets).map_err(failed("cannot withdraw the container's ports"))
+        let removed = self.firewall.remove(&targets);
+        self.forget_flows(&mappings);
+        removed.map_err(failed("cannot withdraw the container's ports"))
+    }
+
+    /// Has the kernel decide anew where the datagrams go of clients that speak to these ports already: it remembers that for as
+    /// long as they go on.
+    fn forget_flows(&mut self, mappings: &[Mapping]) {
+        let ports = port_mapping::datagram_ports(mappings);
+        if ports.is_empty() {
+            return;
+        }
+        let forgotten = link::addresses(&mut self.host).and_then(|addresses| {
+            let own: Vec<Ipv4Addr> = addresses.iter().map(|(_, address, _)| *address).collect();
+            self.firewall.forget_flows(&ports, &own)
+        });
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "cannot forget the flows of a published port");
+        }
     }
 
     /// Removes a container's veth by hand, for a namespace that nobody took.

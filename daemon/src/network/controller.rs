@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,7 +22,7 @@ use super::{
     Config,
     bridge::{Bridge, Connected, Endpoint, Refused, Survivor},
     files,
-    port_mapping::{self, Refusal, Request},
+    port_mapping::{self, Bound, Defaults, Mapping, Port, Refusal, Request},
     subnet::Subnet,
 };
 use crate::metadata::{self, Database, Table};
@@ -116,6 +116,19 @@ pub struct Sandbox {
     pub endpoints: BTreeMap<String, EndpointSettings>,
     /// As bound, for `Run.ports`; exposed ports that are not published have `None`.
     pub ports: PortMap,
+    /// The published ports, with their sockets: the ports are taken for as long as somebody holds these.
+    pub published: Vec<Published>,
+}
+
+/// A port of the host that is the container's.
+#[derive(Debug)]
+pub struct Published {
+    /// The container's port.
+    pub port: Port,
+    /// Where the container serves it.
+    pub address: Ipv4Addr,
+    /// Bound at the host, and listening if its protocol has connections.
+    pub socket: OwnedFd,
 }
 
 /// A container that lives while the daemon starts.
@@ -202,7 +215,7 @@ pub struct Controller(Arc<Inner>);
 struct Inner {
     config: Config,
     /// Where published ports listen unless they say.
-    default_host_ip: Ipv4Addr,
+    default_host_ip: IpAddr,
     /// In the order in which Docker lists them.
     networks: Vec<Known>,
     /// `None` with `--bridge none`.
@@ -240,7 +253,7 @@ impl Controller {
     /// [`Error::Invalid`] for a bad configuration, [`Error::Failed`] if netlink does not answer.
     pub fn open(config: Config, database: &Database) -> Result<Self, Error> {
         let default_host_ip = match config.default_host_ip.as_str() {
-            "" => Ipv4Addr::UNSPECIFIED,
+            "" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             text => {
                 text.parse().map_err(|_| Error::Invalid(format!("invalid default IP: {text:?}")))?
             }
@@ -290,6 +303,19 @@ impl Controller {
     pub async fn detach(&self, container: &ContainerId) -> Result<bool, Error> {
         let container = container.clone();
         self.run(move |this| this.detach_blocking(&container, false)).await
+    }
+
+    /// Takes back a container's ports alone: nobody leads there any more. Idempotent.
+    ///
+    /// # Errors
+    /// As [`Self::detach`].
+    pub async fn withdraw(&self, container: &ContainerId) -> Result<(), Error> {
+        let container = container.clone();
+        self.run(move |this| match &this.0.bridge {
+            Some(bridge) => lock(bridge).withdraw(&container),
+            None => Ok(()),
+        })
+        .await
     }
 
     /// As [`Self::detach`], when nobody took the namespace (a start that failed): the veth is removed by hand as well.
@@ -395,6 +421,7 @@ impl Controller {
             sandbox_id: random_id()?,
             endpoints: BTreeMap::new(),
             ports: PortMap::new(),
+            published: Vec::new(),
         };
         let mut address = None;
         if attach.mode == Mode::Bridge {
@@ -402,7 +429,16 @@ impl Controller {
             address = Some(connected.address);
             endpoint.mac_address = mac_text(connected.mac);
             endpoint.ip_address = connected.address.to_string();
-            sandbox.ports = port_mapping::shown(&attach.exposed, &connected.mappings);
+            let mappings: Vec<Mapping> =
+                connected.bound.iter().map(|bound| bound.mapping).collect();
+            sandbox.ports = port_mapping::shown(&attach.exposed, &mappings);
+            let address = connected.address;
+            let publish = |bound: Bound| Published {
+                port: bound.mapping.port,
+                address,
+                socket: bound.socket,
+            };
+            sandbox.published = connected.bound.into_iter().map(publish).collect();
             sandbox.netns = Some(connected.netns);
             let (gateway, subnet) =
                 self.bridge_address().unwrap_or((connected.address, Subnet::LOOPBACK));
@@ -445,11 +481,14 @@ impl Controller {
             "" => None,
             text => Some(parse_mac(text)?),
         };
+        let publishes = attach.publish_all || !attach.port_bindings.is_empty();
+        let ipv6 = publishes && port_mapping::has_ipv6();
+        let defaults = Defaults { host_ip: self.0.default_host_ip, ipv6 };
         let requests = port_mapping::requests(
             &attach.exposed,
             &attach.port_bindings,
             attach.publish_all,
-            self.0.default_host_ip,
+            defaults,
         )
         .map_err(|error| match error {
             Error::Invalid(text) => Error::Invalid(programming(text)),
@@ -570,19 +609,20 @@ fn survivor(
 }
 
 fn refusal_text(request: &Request, address: Ipv4Addr, refusal: &Refusal) -> String {
-    let Request { port, host_ip, .. } = request;
     match refusal {
-        Refusal::Allocated { host_port } => {
+        Refusal::Allocated { host_ip, host_port } => {
             format!("Bind for {host_ip}:{host_port} failed: port is already allocated")
         }
-        Refusal::Bind { host_port, source } => {
-            let why = match source.kind() {
-                io::ErrorKind::AddrInUse => "address already in use".to_owned(),
-                io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+        Refusal::Bind { host_ip, host_port, source } => {
+            let why = match source.raw_os_error() {
+                Some(libc::EADDRINUSE) => "address already in use".to_owned(),
+                Some(libc::EADDRNOTAVAIL) => "cannot assign requested address".to_owned(),
+                Some(libc::EPROTONOSUPPORT) => "protocol not supported".to_owned(),
+                Some(libc::EACCES) => "permission denied".to_owned(),
                 _ => source.to_string(),
             };
-            let port = port.text();
-            format!("failed to bind host port for {host_ip}:{host_port}:{address}:{port}: {why}")
+            let (at, port) = (SocketAddr::from((*host_ip, *host_port)), request.port.text());
+            format!("failed to bind host port for {at}:{address}:{port}: {why}")
         }
         Refusal::Exhausted => "all ports are allocated".to_owned(),
     }

@@ -14,9 +14,9 @@ mod port_mapping;
 mod request;
 mod subnet;
 
-pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Sandbox};
+pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Published, Sandbox};
 pub use files::{check_dns, check_extra_hosts, check_names};
-pub use port_mapping::check as check_ports;
+pub use port_mapping::{Protocol, check as check_ports};
 pub use request::check as check_endpoints;
 
 /// What the daemon was told about networks.

@@ -3,13 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
-    net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use super::Error;
 use cleat_proto::{
     docker::container::{PortBinding, PortMap},
     id::ContainerId,
+};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, listen,
+    setsockopt, socket, sockopt,
 };
 
 /// A transport protocol that has ports.
@@ -79,13 +84,13 @@ impl Port {
     }
 }
 
-/// A container's port that is to be reachable at the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A container's port that is to be reachable at the host, under one port of several of the host's addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The container's port.
     pub port: Port,
-    /// Where on the host; 0.0.0.0 is everywhere.
-    pub host_ip: Ipv4Addr,
+    /// Where on the host; 0.0.0.0 and :: are everywhere.
+    pub host_ips: Vec<IpAddr>,
     /// The host's ports that will do, both included; `None` for any ephemeral one.
     pub host_ports: Option<(u16, u16)>,
 }
@@ -95,16 +100,25 @@ pub struct Request {
 pub struct Mapping {
     /// The container's port.
     pub port: Port,
-    /// Where on the host; 0.0.0.0 is everywhere.
-    pub host_ip: Ipv4Addr,
+    /// Where on the host; 0.0.0.0 and :: are everywhere.
+    pub host_ip: IpAddr,
     /// The host's port.
     pub host_port: u16,
+}
+
+/// A mapping, and the socket that keeps the host's port: whoever holds it serves what the firewall does not lead past it.
+#[derive(Debug)]
+pub struct Bound {
+    /// What leads where.
+    pub mapping: Mapping,
+    /// Bound, and listening if its protocol has connections.
+    pub socket: OwnedFd,
 }
 
 /// Checks at create what can be checked then.
 ///
 /// # Errors
-/// [`Error::Invalid`] in Docker's words, [`Error::NotImplemented`] for IPv6.
+/// [`Error::Invalid`] in Docker's words.
 pub fn check(bindings: &PortMap) -> Result<(), Error> {
     for (port, bindings) in bindings {
         // An unknown protocol is accepted until the start, as Docker does.
@@ -112,41 +126,72 @@ pub fn check(bindings: &PortMap) -> Result<(), Error> {
         parse_number(number).ok_or_else(|| invalid(number))?;
         for binding in bindings.iter().flatten() {
             parse_range(&binding.host_port)?;
-            parse_ip(&binding.host_ip, Ipv4Addr::UNSPECIFIED)?;
+            parse_ip(&binding.host_ip)?;
         }
     }
     Ok(())
 }
 
-/// Reads what a container publishes: its bindings, and with `publish_all` every exposed port.
+/// Where ports are published that name no address of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// `--ip`; 0.0.0.0 is everywhere.
+    pub host_ip: IpAddr,
+    /// The host can listen on IPv6 addresses: then everywhere is there as well.
+    pub ipv6: bool,
+}
+
+impl Defaults {
+    fn addresses(self) -> Vec<IpAddr> {
+        let everywhere = self.host_ip == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let as_well = (everywhere && self.ipv6).then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        [self.host_ip].into_iter().chain(as_well).collect()
+    }
+}
+
+/// Reads what a container publishes: its bindings, and with `publish_all` every exposed port. In Docker's order, which decides
+/// who gets which port: those that were asked for by number come first; bindings that differ in nothing but the
+/// host's address share a port.
 ///
 /// # Errors
-/// [`Error::Invalid`] in Docker's words, [`Error::NotImplemented`] for IPv6.
+/// [`Error::Invalid`] in Docker's words.
 pub fn requests(
     exposed: &[String],
     bindings: &PortMap,
     publish_all: bool,
-    default_ip: Ipv4Addr,
+    defaults: Defaults,
 ) -> Result<Vec<Request>, Error> {
     let mut wanted = Vec::new();
     for (text, bindings) in bindings {
         let port = Port::parse(text)?;
         for binding in bindings.iter().flatten() {
-            let host_ip = parse_ip(&binding.host_ip, default_ip)?;
-            let host_ports = parse_range(&binding.host_port)?;
-            wanted.push(Request { port, host_ip, host_ports });
+            wanted.push((port, parse_range(&binding.host_port)?, parse_ip(&binding.host_ip)?));
         }
     }
     if publish_all {
-        let bound: BTreeSet<Port> = wanted.iter().map(|request| request.port).collect();
+        let bound: BTreeSet<Port> = wanted.iter().map(|(port, ..)| *port).collect();
         for text in exposed {
             let port = Port::parse(text)?;
             if !bound.contains(&port) {
-                wanted.push(Request { port, host_ip: default_ip, host_ports: None });
+                wanted.push((port, None, None));
             }
         }
     }
-    Ok(wanted)
+    wanted.sort_by_key(|(port, host_ports, host_ip)| {
+        let exact = host_ports.is_some_and(|(first, last)| first == last);
+        (!exact, port.number, port.protocol, *host_ports, *host_ip)
+    });
+    let mut requests: Vec<Request> = Vec::new();
+    for (port, host_ports, host_ip) in wanted {
+        let host_ips = host_ip.map_or_else(|| defaults.addresses(), |address| vec![address]);
+        match requests.last_mut() {
+            Some(last) if (last.port, last.host_ports) == (port, host_ports) => {
+                last.host_ips.extend(host_ips);
+            }
+            _ => requests.push(Request { port, host_ips, host_ports }),
+        }
+    }
+    Ok(requests)
 }
 
 /// Puts mappings into the form that inspect shows; exposed ports without one are `null`.
@@ -185,11 +230,15 @@ pub fn recorded(ports: &PortMap) -> Vec<Mapping> {
 pub enum Refusal {
     /// One of our containers has it.
     Allocated {
+        /// Where.
+        host_ip: IpAddr,
         /// Which port.
         host_port: u16,
     },
     /// Somebody else has it, or the address is not this host's.
     Bind {
+        /// Where.
+        host_ip: IpAddr,
         /// Which port.
         host_port: u16,
         /// What the kernel says.
@@ -199,16 +248,30 @@ pub enum Refusal {
     Exhausted,
 }
 
+impl Refusal {
+    /// Whether another port might be had.
+    fn is_of_this_port(&self) -> bool {
+        match self {
+            Self::Allocated { .. } => true,
+            Self::Bind { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            Self::Exhausted => false,
+        }
+    }
+}
+
 /// Which of the host's ports our containers have.
 #[derive(Debug, Default)]
 pub struct Ports {
-    taken: HashMap<(Protocol, u16), Vec<(Ipv4Addr, ContainerId)>>,
+    taken: HashMap<(Protocol, u16), Vec<(IpAddr, ContainerId)>>,
     /// Where the search for an ephemeral port goes on.
     next: u16,
 }
 
+/// Binds a socket to a port of the host: see [`bind`].
+pub type Bind<'b> = &'b dyn Fn(Protocol, IpAddr, u16) -> io::Result<OwnedFd>;
+
 impl Ports {
-    /// Finds a port for a request. `probe` tells whether the host lets us have it.
+    /// Finds a port for a request, and binds it on each address.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -217,36 +280,50 @@ impl Ports {
         container: &ContainerId,
         request: &Request,
         ephemeral: (u16, u16),
-        probe: &dyn Fn(Protocol, Ipv4Addr, u16) -> io::Result<()>,
-    ) -> Result<Mapping, Refusal> {
+        bind: Bind<'_>,
+    ) -> Result<Vec<Bound>, Refusal> {
         let (first, last) = request.host_ports.unwrap_or(ephemeral);
+        if let Some(host_ip) = asked_twice(&request.host_ips) {
+            return Err(Refusal::Allocated { host_ip, host_port: first });
+        }
         let start = match request.host_ports {
             None if (first..=last).contains(&self.next) => self.next,
             _ => first,
         };
         let mut refusal = Refusal::Exhausted;
         for host_port in (start..=last).chain(first..start) {
-            let mapping = Mapping { port: request.port, host_ip: request.host_ip, host_port };
-            if self.conflicts(&mapping) {
-                refusal = Refusal::Allocated { host_port };
-                continue;
-            }
-            match probe(request.port.protocol, request.host_ip, host_port) {
-                Ok(()) => {
-                    self.take(container, mapping);
+            match self.bind_everywhere(request, host_port, bind) {
+                Ok(bound) => {
+                    bound.iter().for_each(|bound| self.take(container, bound.mapping));
                     if request.host_ports.is_none() {
                         self.next = host_port.checked_add(1).unwrap_or(first);
                     }
-                    return Ok(mapping);
+                    return Ok(bound);
                 }
-                Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
-                    refusal = Refusal::Bind { host_port, source };
-                }
-                // Another port would not help.
-                Err(source) => return Err(Refusal::Bind { host_port, source }),
+                Err(why) if why.is_of_this_port() => refusal = why,
+                Err(why) => return Err(why),
             }
         }
         if first == last { Err(refusal) } else { Err(Refusal::Exhausted) }
+    }
+
+    fn bind_everywhere(
+        &self,
+        request: &Request,
+        host_port: u16,
+        bind: Bind<'_>,
+    ) -> Result<Vec<Bound>, Refusal> {
+        let port = request.port;
+        let mut bound: Vec<Bound> = Vec::with_capacity(request.host_ips.len());
+        for &host_ip in &request.host_ips {
+            if self.is_taken(port.protocol, host_ip, host_port) {
+                return Err(Refusal::Allocated { host_ip, host_port });
+            }
+            let socket = bind(port.protocol, host_ip, host_port)
+                .map_err(|source| Refusal::Bind { host_ip, host_port, source })?;
+            bound.push(Bound { mapping: Mapping { port, host_ip, host_port }, socket });
+        }
+        Ok(bound)
     }
 
     /// Notes a port as a container's: at a restart, from its record.
@@ -263,29 +340,59 @@ impl Ports {
         });
     }
 
-    fn conflicts(&self, mapping: &Mapping) -> bool {
-        let owners = self.taken.get(&(mapping.port.protocol, mapping.host_port));
-        owners.into_iter().flatten().any(|(address, _)| {
-            *address == mapping.host_ip
-                || address.is_unspecified()
-                || mapping.host_ip.is_unspecified()
-        })
+    fn is_taken(&self, protocol: Protocol, host_ip: IpAddr, host_port: u16) -> bool {
+        let owners = self.taken.get(&(protocol, host_port));
+        owners.into_iter().flatten().any(|(address, _)| overlap(*address, host_ip))
     }
 }
 
-/// Asks the host whether a port is free, by binding it for a moment. It is not kept: the mapping that follows takes what
-/// comes from elsewhere, whoever listens later.
+fn asked_twice(host_ips: &[IpAddr]) -> Option<IpAddr> {
+    let mut rest = host_ips.iter().enumerate();
+    rest.find(|(place, one)| host_ips[..*place].iter().any(|other| overlap(**one, *other)))
+        .map(|(_, address)| *address)
+}
+
+/// Whether a packet may be for both.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    one == other
+        || one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified())
+}
+
+/// Binds a port of the host, and listens if the protocol has connections: from then on nobody else can bind it. (A socket that
+/// does not listen would not keep out who sets SO_REUSEADDR as well.)
 ///
 /// # Errors
-/// What `bind(2)` answers.
-pub fn probe(protocol: Protocol, address: Ipv4Addr, port: u16) -> io::Result<()> {
-    match protocol {
-        // The library sets SO_REUSEADDR: connections of a former listener that wait for their end are not in the way.
-        Protocol::Tcp => TcpListener::bind((address, port)).map(drop),
-        Protocol::Udp => UdpSocket::bind((address, port)).map(drop),
-        // A kernel without SCTP has no listener to collide with.
-        Protocol::Sctp => Ok(()),
+/// What `bind(2)` and `listen(2)` answer; `EPROTONOSUPPORT` if the kernel does not have the protocol.
+pub fn bind(protocol: Protocol, address: IpAddr, port: u16) -> io::Result<OwnedFd> {
+    let family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (SockType::Stream, SockProtocol::Tcp),
+        Protocol::Udp => (SockType::Datagram, SockProtocol::Udp),
+        Protocol::Sctp => (SockType::Stream, SockProtocol::Sctp),
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(family, kind, flags, number)?;
+    let has_connections = protocol != Protocol::Udp;
+    // Connections of a former listener that wait for their end are not in the way.
+    setsockopt(&socket, sockopt::ReuseAddr, &has_connections)?;
+    if address.is_ipv6() {
+        // The other family has a socket of its own.
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
+    let at = SockaddrStorage::from(SocketAddr::from((address, port)));
+    socket::bind(socket.as_raw_fd(), &at)?;
+    if has_connections {
+        listen(&socket, Backlog::MAXCONN)?;
+    }
+    Ok(socket)
+}
+
+/// Whether the host can listen on IPv6 addresses at all.
+pub fn has_ipv6() -> bool {
+    bind(Protocol::Udp, IpAddr::V6(Ipv6Addr::LOCALHOST), 0).is_ok()
 }
 
 /// Returns the host's ephemeral ports. Source: ip-sysctl, `ip_local_port_range`.
@@ -323,33 +430,46 @@ fn parse_range(text: &str) -> Result<Option<(u16, u16)>, Error> {
     }
 }
 
-fn parse_ip(text: &str, default: Ipv4Addr) -> Result<Ipv4Addr, Error> {
+fn parse_ip(text: &str) -> Result<Option<IpAddr>, Error> {
     if text.is_empty() {
-        return Ok(default);
+        return Ok(None);
     }
-    match text.parse() {
-        Ok(IpAddr::V4(address)) => Ok(address),
-        Ok(IpAddr::V6(address)) => Err(Error::NotImplemented(format!(
-            "publishing a port on an IPv6 address ({address}) is not implemented"
-        ))),
-        Err(_) => Err(Error::Invalid(format!("invalid IP address: {text}"))),
-    }
+    let address: IpAddr =
+        text.parse().map_err(|_| Error::Invalid(format!("invalid IP address: {text}")))?;
+    Ok(Some(address.to_canonical()))
 }
 
 /// The elements of the firewall's map that stand for all containers' mappings.
 pub type Targets = BTreeMap<(u8, Ipv4Addr, u16), (Ipv4Addr, u16)>;
 
-/// Adds a container's mappings to the elements.
+/// A port that takes datagrams, and the address it is published at.
+pub type DatagramPort = (Ipv4Addr, u16);
+
+/// Picks out the ports whose flows the kernel remembers without a connection: UDP over IPv4.
+pub fn datagram_ports(mappings: &[Mapping]) -> Vec<DatagramPort> {
+    let datagrams = mappings.iter().filter(|mapping| mapping.port.protocol == Protocol::Udp);
+    datagrams
+        .filter_map(|mapping| match mapping.host_ip {
+            IpAddr::V4(address) => Some((address, mapping.host_port)),
+            IpAddr::V6(_) => None,
+        })
+        .collect()
+}
+
+/// Adds a container's mappings to the elements. It has an IPv4 address alone: what comes over IPv6 is for the sockets.
 pub fn add_targets(targets: &mut Targets, address: Ipv4Addr, mappings: &[Mapping]) {
     for mapping in mappings {
-        let key = (mapping.port.protocol.number(), mapping.host_ip, mapping.host_port);
-        targets.insert(key, (address, mapping.port.number));
+        if let IpAddr::V4(host_ip) = mapping.host_ip {
+            let key = (mapping.port.protocol.number(), host_ip, mapping.host_port);
+            targets.insert(key, (address, mapping.port.number));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::errno::Errno;
 
     fn map(port: &str, host_ip: &str, host_port: &str) -> PortMap {
         let binding = PortBinding { host_ip: host_ip.into(), host_port: host_port.into() };
@@ -358,6 +478,27 @@ mod tests {
 
     fn id(digit: char) -> ContainerId {
         digit.to_string().repeat(64).parse().unwrap()
+    }
+
+    const EVERYWHERE: Defaults =
+        Defaults { host_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ipv6: true };
+
+    fn ask(bindings: &PortMap) -> Vec<Request> {
+        requests(&[], bindings, false, EVERYWHERE).unwrap()
+    }
+
+    /// A socket that is nothing but a descriptor.
+    fn some_socket() -> io::Result<OwnedFd> {
+        Ok(std::fs::File::open("/dev/null")?.into())
+    }
+
+    fn is_free(_: Protocol, _: IpAddr, _: u16) -> io::Result<OwnedFd> {
+        some_socket()
+    }
+
+    fn host_ports(bound: &[Bound]) -> Vec<(String, u16)> {
+        let mapping = |bound: &Bound| (bound.mapping.host_ip.to_string(), bound.mapping.host_port);
+        bound.iter().map(mapping).collect()
     }
 
     #[track_caller]
@@ -372,79 +513,161 @@ mod tests {
         refused("80/tcp", "", "abc", "invalid port specification: \"abc\"");
         refused("99999/tcp", "", "", "invalid port specification: \"99999\"");
         refused("80/tcp", "300.1.1.1", "0", "invalid IP address: 300.1.1.1");
-        assert!(matches!(check(&map("80/tcp", "::1", "80")), Err(Error::NotImplemented(_))));
+        assert!(check(&map("80/tcp", "::1", "80")).is_ok());
         assert!(check(&map("80/nosuch", "", "80")).is_ok());
-        let late = requests(&[], &map("80/nosuch", "", "80"), false, Ipv4Addr::UNSPECIFIED);
+        let late = requests(&[], &map("80/nosuch", "", "80"), false, EVERYWHERE);
         assert_eq!(late.unwrap_err().to_string(), "unknown protocol");
     }
 
     #[test]
-    fn everywhere_collides_with_anywhere() {
-        let mut ports = Ports::default();
-        let free = |_: Protocol, _: Ipv4Addr, _: u16| Ok(());
-        let mut ask = |who, ip: &str| {
-            let wanted = requests(&[], &map("80/tcp", ip, "8080"), false, Ipv4Addr::UNSPECIFIED);
-            ports.allocate(&id(who), &wanted.unwrap()[0], (1, 2), &free).is_ok()
+    fn everywhere_is_both_families_where_the_host_has_both() {
+        let addresses = |host_ip: &str, defaults| {
+            let asked = requests(&[], &map("80", host_ip, "80"), false, defaults).unwrap();
+            let texts: Vec<_> = asked[0].host_ips.iter().map(IpAddr::to_string).collect();
+            texts.join(" ")
         };
-        assert!(ask('a', "127.0.0.1"));
-        assert!(ask('b', "127.0.0.2"));
-        assert!(!ask('c', "127.0.0.1"));
-        assert!(!ask('c', ""));
+        let only_v4 = Defaults { ipv6: false, ..EVERYWHERE };
+        let localhost = Defaults { host_ip: Ipv4Addr::LOCALHOST.into(), ..EVERYWHERE };
+        assert_eq!(addresses("", EVERYWHERE), "0.0.0.0 ::");
+        assert_eq!(addresses("", only_v4), "0.0.0.0");
+        assert_eq!(addresses("", localhost), "127.0.0.1");
+        assert_eq!(addresses("0.0.0.0", EVERYWHERE), "0.0.0.0");
+        assert_eq!(addresses("::ffff:127.0.0.1", EVERYWHERE), "127.0.0.1");
+        assert_eq!(addresses("::1", only_v4), "::1");
+    }
+
+    #[test]
+    fn bindings_of_one_port_at_several_addresses_get_the_same_number() {
+        let mut bindings = map("80", "127.0.0.1", "");
+        let others = [("::1", ""), ("", "8080")]
+            .map(|(ip, port)| PortBinding { host_ip: ip.into(), host_port: port.into() });
+        bindings.get_mut("80").unwrap().as_mut().unwrap().extend(others);
+        bindings.extend(map("70", "", "9000-9001"));
+        let asked = ask(&bindings);
+        let mut ports = Ports::default();
+        let mut bound = Vec::new();
+        for request in &asked {
+            bound.extend(ports.allocate(&id('a'), request, (100, 102), &is_free).unwrap());
+        }
+        let expected = [
+            ("0.0.0.0", 8080),
+            ("::", 8080),
+            ("0.0.0.0", 9000),
+            ("::", 9000),
+            ("127.0.0.1", 100),
+            ("::1", 100),
+        ];
+        assert_eq!(host_ports(&bound), expected.map(|(ip, port)| (ip.to_owned(), port)));
+    }
+
+    #[test]
+    fn everywhere_collides_with_anywhere_of_its_family() {
+        let mut ports = Ports::default();
+        let mut try_it = |who, ip: &str| {
+            let asked = ask(&map("80/tcp", ip, "8080"));
+            ports.allocate(&id(who), &asked[0], (1, 2), &is_free).is_ok()
+        };
+        assert!(try_it('a', "127.0.0.1"));
+        assert!(try_it('b', "127.0.0.2"));
+        assert!(!try_it('c', "127.0.0.1"));
+        assert!(!try_it('c', ""));
+        assert!(try_it('c', "::"));
+        assert!(!try_it('d', "::1"));
+    }
+
+    #[test]
+    fn an_address_that_is_named_twice_is_refused_at_once() {
+        let mut bindings = map("80", "", "");
+        let again = bindings["80"].clone().unwrap();
+        bindings.get_mut("80").unwrap().as_mut().unwrap().extend(again);
+        let never = |_: Protocol, _: IpAddr, _: u16| panic!("nothing is to be bound");
+        let refused = Ports::default().allocate(&id('a'), &ask(&bindings)[0], (1, 60000), &never);
+        assert!(matches!(refused, Err(Refusal::Allocated { .. })));
     }
 
     #[test]
     fn a_range_gives_the_first_port_that_is_free_here_and_elsewhere() {
         let mut ports = Ports::default();
-        let foreign = |_: Protocol, _: Ipv4Addr, port: u16| {
-            if port == 8001 { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(()) }
+        // Taken in one family alone.
+        let foreign = |_: Protocol, address: IpAddr, port: u16| {
+            if port == 8001 && address.is_ipv6() {
+                Err(Errno::EADDRINUSE.into())
+            } else {
+                some_socket()
+            }
         };
-        let wanted =
-            requests(&[], &map("80", "", "8000-8002"), false, Ipv4Addr::UNSPECIFIED).unwrap();
-        let mut ask = |who| ports.allocate(&id(who), &wanted[0], (1, 2), &foreign);
-        assert_eq!(ask('a').unwrap().host_port, 8000);
-        assert_eq!(ask('b').unwrap().host_port, 8002);
-        assert!(matches!(ask('c'), Err(Refusal::Exhausted)));
+        let asked = ask(&map("80", "", "8000-8002"));
+        let mut try_it = |who| ports.allocate(&id(who), &asked[0], (1, 2), &foreign);
+        assert_eq!(try_it('a').unwrap()[0].mapping.host_port, 8000);
+        assert_eq!(try_it('b').unwrap()[0].mapping.host_port, 8002);
+        assert!(matches!(try_it('c'), Err(Refusal::Exhausted)));
     }
 
     #[test]
     fn ephemeral_ports_go_round() {
         let mut ports = Ports::default();
-        let free = |_: Protocol, _: Ipv4Addr, _: u16| Ok(());
-        let wanted = requests(&["80/udp".into()], &PortMap::new(), true, Ipv4Addr::UNSPECIFIED);
-        let wanted = wanted.unwrap();
-        let mut ask = |who| {
-            let got = ports.allocate(&id(who), &wanted[0], (100, 102), &free).unwrap().host_port;
+        let asked = requests(&["80/udp".into()], &PortMap::new(), true, EVERYWHERE).unwrap();
+        let mut try_it = |who| {
+            let got = ports.allocate(&id(who), &asked[0], (100, 102), &is_free).unwrap();
             ports.free(&id(who));
-            got
+            got[0].mapping.host_port
         };
-        assert_eq!([ask('a'), ask('b'), ask('c'), ask('d')], [100, 101, 102, 100]);
+        assert_eq!([try_it('a'), try_it('b'), try_it('c'), try_it('d')], [100, 101, 102, 100]);
     }
 
     #[test]
     fn what_inspect_shows_is_read_back_from_the_record() {
         let port = Port::parse("80/tcp").unwrap();
-        let mapping = Mapping { port, host_ip: Ipv4Addr::LOCALHOST, host_port: 8080 };
-        let map = shown(&["80/tcp".into(), "99/udp".into()], &[mapping]);
+        let mapping = |host_ip| Mapping { port, host_ip, host_port: 8080 };
+        let mappings = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into()].map(mapping);
+        let map = shown(&["80/tcp".into(), "99/udp".into()], &mappings);
         assert_eq!(map["99/udp"], None);
-        assert_eq!(recorded(&map), [mapping]);
+        assert_eq!(map["80/tcp"].as_ref().unwrap()[1].host_ip, "::");
+        assert_eq!(recorded(&map), mappings);
+    }
+
+    /// Runs on a host of its own, with `lo` up.
+    fn alone(test: impl FnOnce() + Send) {
+        cleat_sys::netns::create_with(|| {
+            use super::super::link::{Which, up};
+            use cleat_sys::netlink::{Family, Socket};
+            Socket::open(Family::Route).unwrap().transact(&[up(Which::Name("lo"))]).unwrap();
+            test();
+        })
+        .unwrap();
+    }
+
+    fn number(result: io::Result<OwnedFd>) -> i32 {
+        result.unwrap_err().raw_os_error().unwrap()
     }
 
     #[test]
-    fn a_foreign_listener_is_found() {
-        let (_namespace, kinds) = cleat_sys::netns::create_with(|| {
-            let mut socket =
-                cleat_sys::netlink::Socket::open(cleat_sys::netlink::Family::Route).unwrap();
-            socket
-                .transact(&[super::super::link::up(super::super::link::Which::Name("lo"))])
-                .unwrap();
-            let listener = std::net::TcpListener::bind("0.0.0.0:8099").unwrap();
-            let busy = probe(Protocol::Tcp, Ipv4Addr::LOCALHOST, 8099).unwrap_err().kind();
-            let foreign =
-                probe(Protocol::Udp, Ipv4Addr::new(192, 0, 2, 1), 8099).unwrap_err().kind();
-            drop(listener);
-            (busy, foreign, probe(Protocol::Tcp, Ipv4Addr::UNSPECIFIED, 8099).is_ok())
-        })
-        .unwrap();
-        assert_eq!(kinds, (io::ErrorKind::AddrInUse, io::ErrorKind::AddrNotAvailable, true));
+    fn a_port_that_is_bound_is_nobody_elses_in_its_family() {
+        alone(|| {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let held = bind(protocol, Ipv4Addr::UNSPECIFIED.into(), 8099).unwrap();
+                let again = bind(protocol, Ipv4Addr::LOCALHOST.into(), 8099);
+                assert_eq!(number(again), libc::EADDRINUSE);
+                let sixth = bind(protocol, Ipv6Addr::UNSPECIFIED.into(), 8099).unwrap();
+                // The library sets SO_REUSEADDR, as servers do.
+                let server = match protocol {
+                    Protocol::Tcp => std::net::TcpListener::bind("127.0.0.1:8099").map(drop),
+                    _ => std::net::UdpSocket::bind("127.0.0.1:8099").map(drop),
+                };
+                assert_eq!(server.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+                drop((held, sixth));
+                bind(protocol, Ipv4Addr::LOCALHOST.into(), 8099).unwrap();
+            }
+            let foreign = bind(Protocol::Udp, Ipv4Addr::new(192, 0, 2, 1).into(), 8099);
+            assert_eq!(number(foreign), libc::EADDRNOTAVAIL);
+        });
+    }
+
+    #[test]
+    fn a_protocol_that_the_kernel_lacks_is_an_error() {
+        match bind(Protocol::Sctp, Ipv4Addr::LOCALHOST.into(), 8099) {
+            Ok(_) => assert!(std::fs::exists("/proc/sys/net/sctp").unwrap()),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EPROTONOSUPPORT)),
+        }
     }
 }

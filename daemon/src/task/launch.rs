@@ -27,6 +27,8 @@ const NAME: &str = "containerd-shim-cleat-v1";
 const LISTENER: i32 = 3;
 /// The descriptor on which it finds the network namespace, if there is one.
 const NETNS: i32 = 4;
+/// The first of the descriptors on which it finds the published ports' sockets.
+const PUBLISHED: i32 = 5;
 
 /// The shims that this daemon has started and not yet buried: they are its children for as long as it lives.
 #[derive(Debug, Default)]
@@ -42,6 +44,7 @@ impl Shims {
         binary: &Path,
         task: &TaskDir,
         netns: Option<&OwnedFd>,
+        published: &[OwnedFd],
     ) -> Result<u32, Error> {
         let listener = task.bind()?;
         let log = open_log(task)?;
@@ -53,6 +56,7 @@ impl Shims {
             (listener.as_fd(), LISTENER),
         ];
         fds.extend(netns.map(|netns| (netns.as_fd(), NETNS)));
+        fds.extend(published.iter().map(OwnedFd::as_fd).zip(PUBLISHED..));
         let args: Vec<OsString> = vec![
             binary.into(),
             "-namespace".into(),

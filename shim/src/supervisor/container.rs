@@ -23,6 +23,7 @@ use crate::{
     logger::json_file::JsonFile,
     output::Sink,
     process::{Process, Reply},
+    proxy::Proxy,
     reaper::Reaper,
     restart_policy::RestartPolicy,
     rootfs,
@@ -59,6 +60,8 @@ pub struct Container {
     pub stop: Option<Stop>,
     /// Where there is a health check.
     pub health: Option<Box<Monitor>>,
+    /// The host's ports that lead here.
+    pub proxy: Proxy,
     pub deleting: Vec<Reply<cleat_proto::containerd::task::v3::DeleteResponse>>,
 }
 

@@ -34,6 +34,7 @@ use crate::{
     journal::{Journal, nanos},
     oom,
     process::{Process, Reply},
+    proxy::Proxy,
     reaper::Exit,
     restart_policy::RestartPolicy,
     state::State,
@@ -78,6 +79,7 @@ impl Supervisor {
         let journal = orders.is_some().then(|| Journal::open(&directory.path)).transpose();
         let journal = journal.map_err(Error::io("cannot open the journal"))?;
         let orders = orders.unwrap_or_default();
+        let proxy = Proxy::start(&orders.published, std::mem::take(&mut self.published))?;
         let mut policy = RestartPolicy::default();
         policy.set(&orders.restart.unwrap_or_default());
         let uris = Uris {
@@ -107,6 +109,7 @@ impl Supervisor {
             restarting: false,
             stop: None,
             health: orders.health.map(|check| Box::new(Monitor::new(check))),
+            proxy,
             deleting: Vec::new(),
         });
         self.launch()
@@ -392,6 +395,7 @@ impl Supervisor {
     /// Ends the container for good: first on disk, then for those who wait.
     fn conclude(&mut self, exit: Exit, error: Option<String>) {
         let Some(container) = &mut self.container else { return };
+        container.proxy.close();
         container.restart_at = None;
         if let Some(journal) = &mut container.journal {
             let record = exit::Exit {

@@ -156,6 +156,7 @@ impl Shim {
             state_dir: path("state"),
             stop_signal: options.stop_signal,
             health: options.health,
+            published: Vec::new(),
         };
         let channel = connect(&socket).await;
         let origin = http::Uri::from_static("http://shim");

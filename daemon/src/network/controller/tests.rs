@@ -188,7 +188,8 @@ fn published_everywhere(host: &Host) {
     let server = controller.attach_blocking(&host.publishing('a', "80/tcp", "", "8080")).unwrap();
     let client = controller.attach_blocking(&host.request('b')).unwrap();
     let bound = server.ports["80/tcp"].as_ref().unwrap();
-    assert_eq!((bound[0].host_ip.as_str(), bound[0].host_port.as_str()), ("0.0.0.0", "8080"));
+    let bound: Vec<_> = bound.iter().map(|b| (b.host_ip.as_str(), b.host_port.as_str())).collect();
+    assert_eq!(bound, [("0.0.0.0", "8080"), ("::", "8080")]);
     let gateway = (Ipv4Addr::new(172, 17, 0, 1), 8080);
     // The host at localhost and at its own address; a neighbour in the bridge; the container itself; and from outside.
     let ask_here = |to| ask(to);
@@ -277,6 +278,60 @@ fn udp_is_published_too() {
     });
 }
 
+/// Speaks to a port of the host, and returns what `server` heard.
+fn speak(client: &UdpSocket, server: &UdpSocket, port: u16) -> io::Result<u8> {
+    let mut byte = [0];
+    client.send_to(&[9], ("127.0.0.1", port))?;
+    server.recv(&mut byte).map(|_| byte[0])
+}
+
+#[test]
+fn a_client_that_goes_on_speaking_reaches_whoever_has_the_port_now() {
+    on_a_host(true, |host| {
+        let controller = host.controller();
+        let serve = |digit: char| {
+            let request = host.publishing(digit, "53/udp", "", "5353");
+            let sandbox = controller.attach_blocking(&request).unwrap();
+            let bound = netns::enter_with(netns_of(&sandbox), || UdpSocket::bind("0.0.0.0:53"));
+            let server = bound.unwrap().unwrap();
+            server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            (sandbox, server)
+        };
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Nobody has the port yet, and the kernel remembers that.
+        let _ = client.send_to(&[9], "127.0.0.1:5353");
+        let (first, server) = serve('a');
+        assert_eq!(speak(&client, &server, 5353).unwrap(), 9);
+        controller.detach_blocking(&id('a'), false).unwrap();
+        drop(first);
+        let own = UdpSocket::bind("127.0.0.1:5353").unwrap();
+        own.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(speak(&client, &own, 5353).unwrap(), 9);
+        drop(own);
+        let (_second, server) = serve('b');
+        assert_eq!(speak(&client, &server, 5353).unwrap(), 9);
+    });
+}
+
+#[test]
+fn withdrawn_ports_are_anybodys_while_the_address_stays() {
+    on_a_host(true, |host| {
+        let controller = host.controller();
+        let one = controller.attach_blocking(&host.publishing('a', "80/tcp", "", "8080")).unwrap();
+        let bridge = controller.0.bridge.as_ref().unwrap();
+        // As the shim does when the container ends.
+        let address = address_of(&one);
+        drop(one);
+        lock(bridge).withdraw(&id('a')).unwrap();
+        let two = controller.attach_blocking(&host.publishing('b', "80/tcp", "", "8080")).unwrap();
+        assert_ne!(address_of(&two), address);
+        let serving = echo(netns_of(&two), 80);
+        controller.detach_blocking(&id('a'), false).unwrap();
+        assert_eq!(ask((Ipv4Addr::LOCALHOST, 8080)).unwrap(), 7);
+        serving.join().unwrap();
+    });
+}
+
 #[test]
 fn a_taken_port_is_refused_in_dockers_words_and_leaves_nothing() {
     on_a_host(true, |host| {
@@ -353,7 +408,7 @@ fn a_restart_finds_its_containers_and_mends_what_broke() {
         let one = controller.attach_blocking(&host.publishing('a', "80/tcp", "", "8080")).unwrap();
         let two = controller.attach_blocking(&host.request('b')).unwrap();
         let gone = controller.attach_blocking(&host.publishing('c', "80/tcp", "", "8081")).unwrap();
-        drop(controller);
+        drop((controller, gone));
         // While no daemon runs: the veth of one container is removed, and another container ends.
         let mut socket = Socket::open(Family::Route).unwrap();
         let alias = format!("cleat:{}", id('b'));
@@ -388,7 +443,6 @@ fn a_restart_finds_its_containers_and_mends_what_broke() {
         assert!(controller.attach_blocking(&new).is_ok());
         let taken = host.publishing('e', "80/tcp", "", "8080");
         assert!(controller.attach_blocking(&taken).is_err());
-        drop(gone);
     });
 }
 

@@ -12,11 +12,13 @@
 //! Policies are `accept` throughout: the table decides about the bridge and leaves the rest of the host alone. An accept
 //! here does not overrule a drop in somebody else's table.
 
+mod conntrack;
 mod nftables;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::Ipv4Addr,
 };
 
 use cleat_sys::{
@@ -25,7 +27,10 @@ use cleat_sys::{
 };
 
 use self::nftables::{Compare, Expression, Hook};
-use super::{port_mapping::Targets, subnet::Subnet};
+use super::{
+    port_mapping::{DatagramPort, Targets},
+    subnet::Subnet,
+};
 
 const MAP: &str = "ports";
 /// Names the map within a transaction.
@@ -232,6 +237,25 @@ impl Firewall {
             match self.commit(&[nftables::delete_elements(&self.table, MAP, [key])]) {
                 Err(error) if !is_gone(&error) => return Err(error),
                 _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Has conntrack forget the UDP flows to `ports`; `own` are the host's addresses.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn forget_flows(&mut self, ports: &[DatagramPort], own: &[Ipv4Addr]) -> io::Result<()> {
+        for port in ports {
+            let flows = self.socket.dump(&conntrack::flows_to(port.1))?;
+            for (_, flow) in flows {
+                let Some(forget) = conntrack::forget(&flow, *port, own) else { continue };
+                match self.socket.transact(&[forget]) {
+                    // It was over meanwhile.
+                    Err(error) if !error.is_gone() => return Err(error.into()),
+                    _ => {}
+                }
             }
         }
         Ok(())

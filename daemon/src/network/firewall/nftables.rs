@@ -70,7 +70,18 @@ impl Attributes {
     /// Appends attributes inside an attribute.
     #[must_use]
     pub fn nest(self, kind: u16, inner: &Self) -> Self {
-        self.bytes(kind | NESTED, &inner.0)
+        self.nested(kind, &inner.0)
+    }
+
+    /// Appends an attribute that has others inside, as they came from the kernel.
+    #[must_use]
+    pub fn nested(self, kind: u16, inner: &[u8]) -> Self {
+        self.bytes(kind | NESTED, inner)
+    }
+
+    /// As the kernel gets them.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
