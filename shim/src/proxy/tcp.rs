@@ -168,7 +168,7 @@ mod tests {
             stream.write_all(&all).unwrap();
         });
         let (address, slot) = proxy(target, 2);
-        let sent: Vec<u8> = (0..MANY).map(|n| (n * 7 >> 3) as u8).collect();
+        let sent: Vec<u8> = (0..MANY).map(|n| ((n * 7) >> 3) as u8).collect();
         let mut client = net::TcpStream::connect(address).unwrap();
         client.write_all(&sent).unwrap();
         client.shutdown(net::Shutdown::Write).unwrap();
