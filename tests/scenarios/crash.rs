@@ -164,8 +164,7 @@ fn a_killed_shim_takes_its_container_along_and_the_state_says_so() {
     let pid: i32 = daemon.inspect("orphan", ".State.Pid").parse().unwrap();
     let shim = parent_of(pid);
     assert!(std::fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap().contains(&id));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    kill_process(shim);
     assert_eq!(daemon.docker(["wait", "orphan"]).ok(), "137");
     assert_eq!(daemon.inspect("orphan", ".State.Status"), "exited");
     wait_for("the container's end", || {
@@ -173,6 +172,11 @@ fn a_killed_shim_takes_its_container_along_and_the_state_says_so() {
     });
     daemon.docker(["start", "orphan"]).ok();
     daemon.docker(["rm", "-f", "orphan"]).ok();
+}
+
+fn kill_process(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
 }
 
 fn parent_of(pid: i32) -> i32 {
@@ -203,8 +207,9 @@ fn a_daemon_killed_between_any_two_steps_leaves_nothing_half() {
                 "create",
                 "--name",
                 "victim",
+                // The image has files there.
                 "-v",
-                "/data",
+                "/etc",
                 "-p",
                 "127.0.0.1:0:80",
                 "busybox",
@@ -235,6 +240,67 @@ fn a_daemon_killed_between_any_two_steps_leaves_nothing_half() {
             "a volume is left after {point}"
         );
     }
+}
+
+#[test]
+fn a_volume_whose_filling_was_cut_short_is_filled_again() {
+    let mut daemon = TestDaemon::with_busybox();
+    daemon.terminate();
+    daemon.spawn_with(&[("CLEAT_FAULT", "create.amid-copy")]);
+    daemon.wait_ready();
+    daemon.docker(["create", "--name", "first", "-v", "data:/etc", "busybox"]).expect(1);
+    daemon.wait_dead();
+    let data = daemon.path("root/volumes/data/_data");
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1, "the copy was not cut short");
+    daemon.spawn();
+    let names = daemon.docker(["run", "--rm", "-v", "data:/d", "busybox", "ls", "/d"]).ok();
+    assert!(["group", "passwd"].iter().all(|name| names.contains(name)), "{names}");
+    assert_eq!(
+        std::fs::read_to_string(data.join("passwd")).unwrap(),
+        std::fs::read_to_string(daemon.path("busybox/etc/passwd")).unwrap()
+    );
+    daemon.docker(["rm", "first"]).ok();
+    daemon.docker(["volume", "rm", "data"]).ok();
+}
+
+#[test]
+fn a_stop_whose_end_no_daemon_saw_is_still_the_users() {
+    let mut daemon = TestDaemon::with_busybox();
+    let script = "trap 'touch /gate/told; until [ -e /gate/open ]; do usleep 5000; done; exit 0' TERM; while :; do usleep 5000; done";
+    let run = |name: &str, policy: &str, script: &str| {
+        let head = ["run", "-d", "--name", name, "--restart", policy, "-v", "gate:/gate"];
+        daemon.docker(head.into_iter().chain(["busybox", "sh", "-c", script])).ok();
+    };
+    run("stopped", "unless-stopped", script);
+    run("witness", "always", "exec sleep 1000");
+    let pid = daemon.inspect("stopped", ".State.Pid");
+    let gate = daemon.docker(["volume", "inspect", "-f", "{{.Mountpoint}}", "gate"]).ok();
+    let mut stop = daemon
+        .docker_command()
+        .args(["stop", "-t", "600", "stopped"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let file = |name: &str| std::path::Path::new(&gate).join(name);
+    wait_for("the signal", || file("told").exists().then_some(()));
+    // What the daemon starts again when it is back, side by side with what it would start wrongly.
+    let witness: i32 = daemon.inspect("witness", ".State.Pid").parse().unwrap();
+    daemon.kill();
+    stop.wait().unwrap();
+    kill_process(parent_of(witness));
+    std::fs::write(file("open"), "").unwrap();
+    wait_for("the container's end", || {
+        (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
+    daemon.spawn();
+    wait_for("the witness", || {
+        (daemon.inspect("witness", ".State.Running") == "true").then_some(())
+    });
+    assert_eq!(daemon.inspect("stopped", ".State.Status"), "exited");
+    assert_eq!(daemon.inspect("stopped", ".State.ExitCode"), "0");
+    daemon.docker(["rm", "-f", "stopped", "witness"]).ok();
+    daemon.docker(["volume", "rm", "gate"]).ok();
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub const POINTS: &[&str] = &[
     "create.before-volumes",
     "create.before-commit",
     "create.after-commit",
+    "create.amid-copy",
     "create.after-snapshot",
     "start.before-directory",
     "start.after-directory",

@@ -92,7 +92,8 @@ impl Engine {
                 let text = format!("failed to populate volume {name}");
                 Error::with_source(Kind::Internal, text, error)
             };
-            if !copy_up::is_empty_volume(&target).map_err(failed)? {
+            let _turn = self.volumes().filling();
+            if !copy_up::needs_filling(&target).map_err(failed)? {
                 continue;
             }
             let root = match &root {
@@ -103,7 +104,8 @@ impl Engine {
                 }
             };
             let from = std::path::Path::new(&mount.destination);
-            copy_up::copy_up(root.as_fd(), from, &target).map_err(failed)?;
+            let step = || super::fault::point("create.amid-copy");
+            copy_up::copy_up(root.as_fd(), from, &target, &step).map_err(failed)?;
         }
         Ok(())
     }

@@ -1,5 +1,9 @@
 //! Copy-up: a new, empty volume is filled from what the image has at the place where it is mounted.
 //!
+//! While that goes on, a [`MARK`] lies beside the volume's directory. One that is there at the beginning says that a copy was
+//! cut short: then it is done again, and what it made before is replaced. Files of other names are left alone: another
+//! container may use the volume already.
+//!
 //! Both trees may belong to containers that run: every step goes from a directory's descriptor to a name in it, and follows
 //! no link. The one exception is the path of the place itself, whose links are followed inside the container's root, as
 //! the mount will do.
@@ -13,7 +17,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use cleat_sys::{openat2::open_in_root, xattr};
@@ -28,7 +32,7 @@ use nix::{
         },
         time::TimeSpec,
     },
-    unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, syncfs, unlinkat},
 };
 
 /// How deep a tree may be: each level costs two descriptors.
@@ -36,34 +40,67 @@ const DEPTH_MAX: usize = 400;
 /// How many files with several names are remembered at a time; what is beyond becomes a copy of its own.
 const LINKS_MAX: usize = 256;
 
+/// The name of the mark, beside the volume's directory.
+const MARK: &str = ".filling";
+
 /// Fills the empty directory `volume` from `path` of the filesystem under `root`, owner, mode, times and xattrs included,
-/// and answers whether there was something. A `volume` that is not empty is left alone. No link leads out of
-/// `root`.
+/// and answers whether there was something. A `volume` that is not empty is left alone, unless a copy was cut short.
+/// `step` is called behind each entry. No link leads out of `root`.
 ///
 /// # Errors
 /// Whatever a file operation returned.
-pub fn copy_up(root: BorrowedFd<'_>, path: &Path, volume: &Path) -> io::Result<bool> {
-    // The volume's own path is the daemon's or the administrator's: it may lead through links.
-    let volume = nix::fcntl::open(volume, directory_flags() - OFlag::O_NOFOLLOW, Mode::empty())?;
-    if !is_empty(&volume)? {
+pub fn copy_up(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    volume: &Path,
+    step: &dyn Fn(),
+) -> io::Result<bool> {
+    if !needs_filling(volume)? {
         return Ok(false);
     }
+    let mark = mark_of(volume);
+    // The volume's own path is the daemon's or the administrator's: it may lead through links.
+    let volume = nix::fcntl::open(volume, directory_flags() - OFlag::O_NOFOLLOW, Mode::empty())?;
     let flags = (OFlag::O_RDONLY | OFlag::O_DIRECTORY).bits();
     let source = match open_in_root(root, path, flags, 0) {
         // Nothing is there, or a file: the mount itself will say what it thinks of that.
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(false),
         other => other?,
     };
-    let mut copy = Copy { links: HashMap::new() };
+    let again = mark.exists();
+    if !again {
+        File::create_new(&mark)?;
+        sync_parent(&mark)?;
+    }
+    let mut copy = Copy { links: HashMap::new(), again, step };
     copy.directory(&source, &volume, 0)?;
+    // The bytes are to be there when the mark is not.
+    syncfs(&volume)?;
+    std::fs::remove_file(&mark)?;
     Ok(true)
+}
+
+/// Whether a volume is to be filled: its directory has nothing in it, or what it has was cut short.
+///
+/// # Errors
+/// Whatever a file operation returned; a missing directory is empty.
+pub fn needs_filling(volume: &Path) -> io::Result<bool> {
+    Ok(is_empty_volume(volume)? || mark_of(volume).exists())
+}
+
+fn mark_of(volume: &Path) -> PathBuf {
+    volume.with_file_name(MARK)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// Whether a volume's directory has nothing in it: only then there is something to copy up.
 ///
 /// # Errors
 /// Whatever a file operation returned; a missing directory is empty.
-pub fn is_empty_volume(volume: &Path) -> io::Result<bool> {
+fn is_empty_volume(volume: &Path) -> io::Result<bool> {
     match nix::fcntl::open(volume, directory_flags() - OFlag::O_NOFOLLOW, Mode::empty()) {
         Err(Errno::ENOENT) => Ok(true),
         other => is_empty(&other?),
@@ -92,12 +129,15 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-struct Copy {
+struct Copy<'a> {
     /// The copies of files that have further names in the source.
     links: HashMap<(u64, u64), OwnedFd>,
+    /// What is there already may be half of what it should be.
+    again: bool,
+    step: &'a dyn Fn(),
 }
 
-impl Copy {
+impl Copy<'_> {
     fn directory(&mut self, from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
         if depth > DEPTH_MAX {
             return Err(io::Error::other("the directories are nested too deeply"));
@@ -106,6 +146,7 @@ impl Copy {
             self.entry(from, to, &name, depth).map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", name.to_string_lossy()))
             })?;
+            (self.step)();
         }
         // Last: the time of a directory changes with what is put into it.
         let stat = fstat(from)?;
@@ -114,10 +155,16 @@ impl Copy {
 
     fn entry(&mut self, from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
         let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if self.again {
+            remove_file(to, name)?;
+        }
         match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFDIR => {
                 let from = openat(from, name, directory_flags(), Mode::empty())?;
-                mkdirat(to, name, Mode::S_IRWXU)?;
+                match mkdirat(to, name, Mode::S_IRWXU) {
+                    Err(Errno::EEXIST) if self.again => {}
+                    other => other?,
+                }
                 let to = openat(to, name, directory_flags(), Mode::empty())?;
                 self.directory(&from, &to, depth + 1)
             }
@@ -158,6 +205,14 @@ impl Copy {
             self.links.insert(key, copy.into());
         }
         Ok(())
+    }
+}
+
+/// Removes what is no directory.
+fn remove_file(directory: &OwnedFd, name: &CStr) -> io::Result<()> {
+    match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::ENOENT | Errno::EISDIR) => Ok(()),
+        other => Ok(other?),
     }
 }
 
@@ -229,7 +284,8 @@ mod tests {
 
         fn copy(&self, path: &str) -> bool {
             let root = File::open(self.root("")).unwrap();
-            copy_up(root.as_fd(), Path::new(path), &self.volume("")).unwrap()
+            let volume = self.dir.path().join("volume");
+            copy_up(root.as_fd(), Path::new(path), &volume, &|| ()).unwrap()
         }
     }
 
@@ -274,6 +330,27 @@ mod tests {
         fs::write(trees.volume("own"), "").unwrap();
         assert!(!trees.copy("/data"));
         assert!(!trees.volume("file").exists());
+    }
+
+    #[test]
+    fn a_copy_that_was_cut_short_is_done_again() {
+        let trees = Trees::new();
+        fs::create_dir(trees.root("data/sub")).unwrap();
+        for file in ["data/file", "data/sub/x"] {
+            fs::write(trees.root(file), "whole").unwrap();
+        }
+        fs::create_dir(trees.volume("sub")).unwrap();
+        for half in ["file", "sub/x"] {
+            fs::write(trees.volume(half), "wh").unwrap();
+        }
+        fs::write(trees.volume("own"), "kept").unwrap();
+        fs::write(trees.dir.path().join(MARK), "").unwrap();
+        assert!(trees.copy("/data"));
+        for (file, text) in [("file", "whole"), ("sub/x", "whole"), ("own", "kept")] {
+            assert_eq!(fs::read_to_string(trees.volume(file)).unwrap(), text);
+        }
+        assert!(!trees.dir.path().join(MARK).exists());
+        assert!(!trees.copy("/data"));
     }
 
     #[test]

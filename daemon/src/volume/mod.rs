@@ -134,6 +134,7 @@ struct Inner {
     state: Mutex<State>,
     /// Who makes or removes a volume has its name's turn until the commit: the second of two finds what the first did.
     turns: [tokio::sync::Mutex<()>; 16],
+    filling: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -181,7 +182,8 @@ impl Volumes {
         sweep(&directory, &volumes);
         let state = Mutex::new(State { volumes, users: HashMap::new() });
         let turns = std::array::from_fn(|_| tokio::sync::Mutex::new(()));
-        Ok(Self(Arc::new(Inner { directory, database, state, turns })))
+        let filling = Mutex::default();
+        Ok(Self(Arc::new(Inner { directory, database, state, turns, filling })))
     }
 
     /// Learns at a start who uses what, from the containers' records.
@@ -316,6 +318,11 @@ impl Volumes {
             self.make(name)?;
         }
         Ok(options.unwrap_or_else(|| Content::Directory(self.mountpoint(name))))
+    }
+
+    /// Has one volume filled at a time: two new containers that share a new volume must not both do it. Blocks.
+    pub fn filling(&self) -> MutexGuard<'_, ()> {
+        self.0.filling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the path of a directory or file within a volume's directory. A link on the way is refused: what is in a volume
