@@ -21,7 +21,11 @@ use super::{
     query::{Filters, Query},
     time,
 };
-use crate::{container::names::ContainerRef, engine::Engine, network::NetworkInfo};
+use crate::{
+    container::names::ContainerRef,
+    engine::Engine,
+    network::{NetworkInfo, check_ipam},
+};
 
 /// The routes.
 pub fn routes() -> Router<Engine> {
@@ -148,7 +152,10 @@ async fn create(Json(request): Json<CreateRequest>) -> Error {
             Kind::Forbidden,
             format!("operation is not permitted on predefined {name} network "),
         ),
-        _ => not_yet(),
+        _ => match check_ipam(request.ipam.as_ref(), request.enable_ipv6.unwrap_or(false)) {
+            Ok(()) => not_yet(),
+            Err(error) => crate::engine::Error::from(error).into(),
+        },
     }
 }
 

@@ -8,6 +8,7 @@ pub mod controller;
 mod files;
 mod firewall;
 mod ipam;
+mod ipam_config;
 mod link;
 mod pool;
 mod port_mapping;
@@ -16,6 +17,7 @@ mod subnet;
 
 pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Published, Sandbox};
 pub use files::{check_dns, check_extra_hosts, check_names};
+pub use ipam_config::check as check_ipam;
 pub use port_mapping::{Protocol, check as check_ports};
 pub use request::check as check_endpoints;
 

@@ -54,14 +54,7 @@ fn check_endpoint(network: &str, endpoint: &EndpointSettings) -> Result<(), Erro
         );
     }
     let head = format!("invalid config for network {network}: invalid endpoint settings:\n");
-    match &wrong[..] {
-        [] => {}
-        [one] => return Err(Error::Invalid(head + one)),
-        several => {
-            let list: Vec<_> = several.iter().map(|one| format!("* {one}")).collect();
-            return Err(Error::Invalid(head + &list.join("\n")));
-        }
-    }
+    refuse(head, &wrong)?;
     let links = endpoint.links.as_ref().is_some_and(|links| !links.is_empty());
     let options = endpoint.driver_opts.as_ref().is_some_and(|options| !options.is_empty());
     let link_local = ipam.link_local_ips.is_some_and(|addresses| !addresses.is_empty());
@@ -75,6 +68,21 @@ fn check_endpoint(network: &str, endpoint: &EndpointSettings) -> Result<(), Erro
         }
     }
     Ok(())
+}
+
+/// Makes one error of all that is wrong, if anything is: behind `head` the one text, or a list.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub fn refuse(head: String, wrong: &[String]) -> Result<(), Error> {
+    match wrong {
+        [] => Ok(()),
+        [one] => Err(Error::Invalid(head + one)),
+        several => {
+            let list: Vec<_> = several.iter().map(|one| format!("* {one}")).collect();
+            Err(Error::Invalid(head + &list.join("\n")))
+        }
+    }
 }
 
 #[cfg(test)]

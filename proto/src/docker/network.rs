@@ -84,6 +84,31 @@ pub struct Endpoint {
 pub struct CreateRequest {
     pub name: String,
     pub driver: String,
+    #[serde(rename = "IPAM")]
+    pub ipam: Option<CreateIpam>,
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: Option<bool>,
+}
+
+/// The addresses of a network that is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs)]
+pub struct CreateIpam {
+    pub config: Option<Vec<CreateIpamConfig>>,
+}
+
+/// One subnet of it, as the client wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[allow(missing_docs)]
+pub struct CreateIpamConfig {
+    pub subnet: String,
+    #[serde(rename = "IPRange")]
+    pub ip_range: String,
+    pub gateway: String,
+    /// By name.
+    pub auxiliary_addresses: Option<BTreeMap<String, String>>,
 }
 
 /// What a client asks for when it connects a container.
