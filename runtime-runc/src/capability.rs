@@ -79,9 +79,16 @@ impl Masks {
         }
         process::clear_ambient().context(|| "unable to clear ambient capabilities".to_owned())?;
         for number in (0..64).filter(|number| self.ambient & 1 << number != 0) {
-            // Not permitted or not inheritable: runc skips it as well.
             match process::raise_ambient(number) {
-                Ok(()) | Err(Errno::EPERM) => {}
+                Ok(()) => {}
+                // Not permitted or not inheritable: runc goes on without it as well.
+                Err(errno @ Errno::EPERM) => {
+                    let name = NAMES.get(usize::from(number)).copied().unwrap_or("?");
+                    let reason = crate::error::reason(errno);
+                    crate::log::warn(&format!(
+                        "can't raise ambient capability CAP_{name}: {reason}"
+                    ));
+                }
                 other => other.context(|| "unable to apply ambient capabilities".to_owned())?,
             }
         }

@@ -4,7 +4,7 @@
 use crate::error::{Context, Result};
 use cleat_sys::{Errno, fdpass};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// The longest packet; errors are cut to it.
 const MAX_BYTES: usize = 16 << 10;
@@ -16,11 +16,17 @@ pub enum Message {
     Born(i32),
     /// Child: everything is in place but the hooks that the parent runs.
     Hooks,
+    /// Child: its new time namespace waits for its offsets.
+    Clocks,
+    /// Child: it needs the source of that mount of the configuration, which it may not open itself.
+    Source(u32),
+    /// Parent: here it is, detached.
+    Tree(OwnedFd),
     /// Child: set up; what may still fail comes as an error.
     Ready,
     /// Child: the seccomp listener, for the agent of the profile.
     Listener(OwnedFd),
-    /// Child: it failed, and why.
+    /// Either: it failed, and why.
     Failed(String),
     /// Child: nothing can fail any more; it waits for the parent's word.
     Settled,
@@ -42,6 +48,12 @@ pub fn pair() -> Result<(Channel, Channel)> {
         .context(|| "unable to create init pipe".to_owned())
 }
 
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Channel {
     /// Sends a message.
     ///
@@ -52,6 +64,12 @@ impl Channel {
         let packet = match message {
             Message::Born(pid) => [b"b", &pid.to_ne_bytes()[..]].concat(),
             Message::Hooks => b"h".to_vec(),
+            Message::Clocks => b"c".to_vec(),
+            Message::Source(index) => [b"m", &index.to_ne_bytes()[..]].concat(),
+            Message::Tree(fd) => {
+                fds.push(fd.as_raw_fd());
+                b"t".to_vec()
+            }
             Message::Ready => b"r".to_vec(),
             Message::Listener(fd) => {
                 fds.push(fd.as_raw_fd());
@@ -82,6 +100,11 @@ impl Channel {
         Ok(Some(match kind {
             b'b' => Message::Born(i32::from_ne_bytes(body.try_into().map_err(|_| Errno::EPROTO)?)),
             b'h' => Message::Hooks,
+            b'c' => Message::Clocks,
+            b'm' => {
+                Message::Source(u32::from_ne_bytes(body.try_into().map_err(|_| Errno::EPROTO)?))
+            }
+            b't' => Message::Tree(fds.pop().ok_or(Errno::EPROTO)?),
             b'r' => Message::Ready,
             b'l' => Message::Listener(fds.pop().ok_or(Errno::EPROTO)?),
             b'f' => Message::Failed(String::from_utf8_lossy(body).into_owned()),

@@ -2,6 +2,7 @@
 //! before its arguments. Parsed by hand, since the worker's start-up time is part of every container's.
 
 use crate::error::{Error, Result};
+use crate::help;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -17,10 +18,13 @@ pub struct Syntax {
     pub most: usize,
 }
 
+/// Every verb has it.
+const HELP: &str = "help,h";
+
 /// The flags before the verb.
 pub const GLOBAL: Syntax = Syntax {
     values: &["root", "log", "log-format", "rootless", "criu"],
-    switches: &["debug", "systemd-cgroup", "help,h", "version,v"],
+    switches: &["debug", "systemd-cgroup", "version,v"],
     least: 0,
     most: usize::MAX,
 };
@@ -34,16 +38,19 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Takes the flags off the front of `words`.
+    /// Takes the flags off the front of `words`; with `anywhere`, also those that come after an argument.
     ///
     /// # Errors
     /// [`Error::Usage`] for a flag that is not in `syntax`, and where a value is missing.
-    pub fn parse(words: &[String], syntax: &Syntax) -> Result<Self> {
+    pub fn parse(words: &[String], syntax: &Syntax, anywhere: bool) -> Result<Self> {
         let mut parsed = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let Some(flag) = word.strip_prefix('-').filter(|flag| !flag.is_empty()) else {
                 parsed.rest.push(word.clone());
+                if anywhere {
+                    continue;
+                }
                 break;
             };
             if flag == "-" {
@@ -52,7 +59,7 @@ impl Arguments {
             let flag = flag.strip_prefix('-').unwrap_or(flag);
             let (name, value) =
                 flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
-            if let Some(name) = find(syntax.switches, name) {
+            if let Some(name) = find(syntax.switches, name).or_else(|| find(&[HELP], name)) {
                 let value = match value {
                     None | Some("true" | "1") => "true",
                     Some("false" | "0") => continue,
@@ -80,12 +87,18 @@ impl Arguments {
         Ok(parsed)
     }
 
-    /// Takes a verb's flags and checks the number of its arguments.
+    /// Takes a verb's flags and checks the number of its arguments. With `--help` it prints what the verb takes and ends the
+    /// process.
     ///
     /// # Errors
     /// [`Error::Usage`].
     pub fn parse_verb(verb: &str, words: &[String], syntax: &Syntax) -> Result<Self> {
-        let parsed = Self::parse(words, syntax)?;
+        // What follows the container's name is a command line of its own there.
+        let parsed = Self::parse(words, syntax, !matches!(verb, "exec" | "ps"))?;
+        if parsed.has("help") {
+            print!("{}", help::of_verb(verb, syntax));
+            std::process::exit(0);
+        }
         let count = parsed.rest.len();
         let complaint = if count < syntax.least && syntax.least == syntax.most {
             format!("exactly {}", syntax.least)
@@ -189,6 +202,15 @@ mod tests {
         assert!(parsed.has("tty") && !parsed.has("detach"));
         assert_eq!(parsed.all("env"), ["A=b", "C=d"]);
         assert_eq!(parsed.rest, ["web", "ls", "-d", "--env", "x"]);
+    }
+
+    #[test]
+    fn flags_of_other_verbs_may_follow_the_argument() {
+        let words = ["web", "--pid-file", "x", "-d", "--", "-t"].map(str::to_owned);
+        let parsed = Arguments::parse_verb("update", &words, &EXEC).unwrap();
+        assert_eq!(parsed.value("pid-file"), Some("x"));
+        assert!(parsed.has("detach") && !parsed.has("tty"));
+        assert_eq!(parsed.rest, ["web", "-t"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use cleat_sys::openat2::{self, IN_ROOT, NO_SYMLINKS};
 use cleat_sys::{Errno, fdpass, mountapi, pty, tty};
 use nix::sys::stat::{fstat, makedev};
 use nix::sys::statfs::FsType;
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,26 +16,41 @@ use std::path::Path;
 /// `DEVPTS_SUPER_MAGIC`, `linux/magic.h`.
 const DEVPTS: FsType = FsType(0x1cd1);
 
-/// Connects to the socket of `--console-socket`.
-///
-/// # Errors
-/// [`Error::Kernel`].
-pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let what = || format!("failed to dial {}", path.display());
-    UnixStream::connect(path).map(OwnedFd::from).context(what)
+/// Who takes the terminal's master.
+#[derive(Debug)]
+pub struct Taker {
+    socket: OwnedFd,
+    /// It is the worker itself, which copies it to its own output.
+    is_worker: bool,
 }
 
-/// Opens a terminal below `root`, sends its master to `socket`, and makes it this session's and the standard descriptors.
+impl Taker {
+    /// Connects to the socket of `--console-socket`.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`].
+    pub fn connect(path: &Path) -> Result<Self> {
+        let what = || format!("failed to dial {}", path.display());
+        let socket = UnixStream::connect(path).map(OwnedFd::from).context(what)?;
+        Ok(Self { socket, is_worker: false })
+    }
+
+    /// Returns the worker as the taker, and its end of the socket.
+    ///
+    /// # Errors
+    /// At a limit of descriptors.
+    pub fn worker() -> Result<(Self, OwnedFd)> {
+        let (ours, theirs) = UnixStream::pair().context(|| "socketpair".to_owned())?;
+        Ok((Self { socket: theirs.into(), is_worker: true }, ours.into()))
+    }
+}
+
+/// Opens a terminal below `root`, sends its master to `taker`, and makes it this session's and the standard descriptors.
 /// `mount`: put it at `/dev/console` as well, as a container's init does.
 ///
 /// # Errors
 /// [`Error`]; also where what lies at the place of the container's ptmx is not one (CVE-2025-52565).
-pub fn open(
-    root: impl AsFd,
-    socket: impl AsFd,
-    size: Option<ConsoleSize>,
-    mount: bool,
-) -> Result<()> {
+pub fn open(root: impl AsFd, taker: &Taker, size: Option<ConsoleSize>, mount: bool) -> Result<()> {
     let root = root.as_fd();
     let master = open_master(root)?;
     let slave = pty::peer(&master).context(|| "open the terminal's other side".to_owned())?;
@@ -42,10 +58,17 @@ pub fn open(
         tty::set_size(&master, size.width, size.height)
             .context(|| "set the terminal's size".to_owned())?;
     }
+    if taker.is_worker {
+        // The terminal that it is copied to adds the carriage returns; a file or a pipe gets none.
+        let what = || "set the terminal's modes".to_owned();
+        let mut modes = tcgetattr(&slave).context(what)?;
+        modes.output_flags.remove(OutputFlags::ONLCR);
+        tcsetattr(&slave, SetArg::TCSANOW, &modes).context(what)?;
+    }
     if mount {
         put_at_console(root, &slave)?;
     }
-    fdpass::send(socket, b"/dev/ptmx", &[std::os::fd::AsRawFd::as_raw_fd(&master)])
+    fdpass::send(&taker.socket, b"/dev/ptmx", &[std::os::fd::AsRawFd::as_raw_fd(&master)])
         .context(|| "send the terminal to the console socket".to_owned())?;
     drop(master);
     pty::set_controlling(&slave).context(|| "ioctl(setctty)".to_owned())?;

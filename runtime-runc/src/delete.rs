@@ -46,7 +46,11 @@ pub fn run(global: &Global, words: &[String]) -> Result<()> {
     }
 }
 
-fn kill_and_destroy(container: &Container) -> Result<()> {
+/// Ends the container, running or not, and removes everything.
+///
+/// # Errors
+/// Where it does not end, or its cgroup cannot be removed.
+pub fn kill_and_destroy(container: &Container) -> Result<()> {
     if let Some(init) = container.open_init()? {
         init.kill().context(|| "kill init".to_owned())?;
         if let Some(cgroup) = container.cgroup() {

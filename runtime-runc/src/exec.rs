@@ -13,7 +13,7 @@ use crate::process::{self, Finish};
 use crate::seccomp::Filter;
 use crate::spec::{self, Process, Spec, User};
 use crate::state::{self, Container, FILTER, Status};
-use crate::{Global, agent, console, create, lsm, selfexe};
+use crate::{Global, affinity, agent, console, create, log, lsm, selfexe};
 use cleat_sys::clone::{Fork, fork};
 use cleat_sys::pidfd::PidFd;
 use cleat_sys::process::set_namespaces;
@@ -23,7 +23,6 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 
 pub const SYNTAX: Syntax = Syntax {
     values: &[
@@ -53,7 +52,6 @@ pub const SYNTAX: Syntax = Syntax {
 pub fn run(global: &Global, words: &[String]) -> Result<i32> {
     selfexe::protect()?;
     let arguments = Arguments::parse_verb("exec", words, &SYNTAX)?;
-    arguments.refuse(&["pidfd-socket"])?;
     let container = Container::load(&global.root, &arguments.rest[0])?;
     match container.status()? {
         Status::Stopped => return Err(stopped()),
@@ -70,7 +68,10 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
     let (console, ours) = open_console(&arguments, &process, detach)?;
     let init = container.open_init()?.ok_or_else(stopped)?;
     let cgroup = cgroup_of(&arguments, &container)?;
-    let joiner = cgroup.as_ref().map(Cgroup::joiner).transpose()?;
+    let joiner = cgroup.as_ref().map(Cgroup::joiner).transpose().map_err(|error| {
+        let pid = std::process::id();
+        Error::State(format!("error adding pid {pid} to cgroups: {}", Error::from(error)))
+    })?;
     let filter = filter_of(&container)?;
     let own = cleat_sys::capability::get().context(|| "capget".to_owned())?.permitted;
     let none = Default::default();
@@ -81,7 +82,7 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
         .unwrap_or(&none);
     let (capabilities, unknown) = Masks::new(lists, own);
     if !unknown.is_empty() {
-        crate::log::warn(&format!("ignoring unknown or unavailable capabilities: {unknown:?}"));
+        log::warn(&format!("ignoring unknown or unavailable capabilities: {unknown:?}"));
     }
     let child = Child {
         container: &container,
@@ -96,9 +97,13 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
             filter: filter.as_ref(),
             personality: container.state.cleat.personality,
             preserve,
+            keep: Vec::new(),
         },
     };
     let (pid, pidfd) = start(child, cgroup.as_ref())?;
+    if let Some(path) = arguments.path("pidfd-socket") {
+        create::hand_over_pidfd(&path, Some(&pidfd))?;
+    }
     if let Some(path) = arguments.path("pid-file") {
         state::write_whole(&path, pid.to_string().as_bytes())?;
     }
@@ -149,6 +154,10 @@ fn process_of(arguments: &Arguments, container: &Container) -> Result<Process> {
         for list in [&mut lists.bounding, &mut lists.effective, &mut lists.permitted] {
             list.extend(added.iter().cloned());
         }
+        // Ambient ones have to be inheritable, to which nothing is added here.
+        if !lists.inheritable.is_empty() {
+            lists.ambient.extend(added.iter().cloned());
+        }
     }
     Ok(process)
 }
@@ -172,15 +181,15 @@ fn open_console(
     arguments: &Arguments,
     process: &Process,
     detach: bool,
-) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+) -> Result<(Option<console::Taker>, Option<OwnedFd>)> {
     match (process.terminal, arguments.path("console-socket")) {
-        (true, Some(path)) => Ok((Some(console::connect(&path)?), None)),
+        (true, Some(path)) => Ok((Some(console::Taker::connect(&path)?), None)),
         (true, None) if detach => Err(Error::Invalid(
             "cannot allocate tty if runc will detach without setting console socket".to_owned(),
         )),
         (true, None) => {
-            let (ours, theirs) = UnixStream::pair().context(|| "socketpair".to_owned())?;
-            Ok((Some(theirs.into()), Some(ours.into())))
+            let (taker, ours) = console::Taker::worker()?;
+            Ok((Some(taker), Some(ours)))
         }
         (false, Some(_)) => Err(Error::Invalid(
             "cannot use console socket if runc will not detach or allocate tty".to_owned(),
@@ -189,19 +198,10 @@ fn open_console(
     }
 }
 
+/// Returns the container's cgroup, or those below it that `--cgroup` names.
 fn cgroup_of(arguments: &Arguments, container: &Container) -> Result<Option<Cgroup>> {
     let Some(cgroup) = container.cgroup().transpose()? else { return Ok(None) };
-    match arguments.value("cgroup") {
-        None => Ok(Some(cgroup)),
-        Some(name) if name.contains('/') || name.contains(':') => {
-            Err(Error::Usage(format!("--cgroup {name:?}: must be the name of a child cgroup")))
-        }
-        Some(name) => {
-            let child = cgroup.exec_child(name)?;
-            child.create()?;
-            Ok(Some(child))
-        }
-    }
+    Ok(Some(cgroup.below(arguments.all("cgroup"))?))
 }
 
 fn filter_of(container: &Container) -> Result<Option<Filter>> {
@@ -222,7 +222,7 @@ struct Child<'a> {
     process: &'a Process,
     init: &'a PidFd,
     joiner: Option<&'a Joiner>,
-    console: Option<OwnedFd>,
+    console: Option<console::Taker>,
     finish: Finish<'a>,
 }
 
@@ -299,6 +299,7 @@ fn become_program(mut child: Child<'_>, channel: Channel) -> ! {
         Ok(program) => {
             // The parent learns of success by the end of the channel, which execve brings about; of failure there is nobody to
             // tell but the reader of stderr, as with runc.
+            log::debug(|| "setns_init: about to exec".to_owned());
             let Err(error): Result<Infallible> = program.execute();
             drop(channel);
             eprintln!("{error}");
@@ -309,6 +310,12 @@ fn become_program(mut child: Child<'_>, channel: Channel) -> ! {
 
 fn prepare(child: &mut Child<'_>, channel: &Channel) -> Result<process::Program> {
     cleat_sys::process::set_dumpable(false).context(|| "prctl(SET_DUMPABLE)".to_owned())?;
+    log::debug(|| "nsexec container setup".to_owned());
+    log::debug(|| "child process in init()".to_owned());
+    let affinity = child.process.exec_cpu_affinity.clone().unwrap_or_default();
+    if !affinity.initial.is_empty() {
+        affinity::set(&affinity.initial)?;
+    }
     let namespaces = child.container.state.cleat.namespaces;
     let user = namespaces & libc::CLONE_NEWUSER != 0;
     if user {
@@ -317,6 +324,12 @@ fn prepare(child: &mut Child<'_>, channel: &Channel) -> Result<process::Program>
         }
     } else if let Some(joiner) = child.joiner {
         joiner.join()?;
+    }
+    if !affinity.last.is_empty() {
+        affinity::set(&affinity.last)?;
+    } else if affinity.initial.is_empty() {
+        // Whoever called us may have been pinned to some CPU.
+        affinity::reset();
     }
     // Through the host's /proc, while it is there.
     process::set_oom_score(child.process.oom_score_adj, child.finish.own_capabilities)?;
@@ -334,12 +347,12 @@ fn prepare(child: &mut Child<'_>, channel: &Channel) -> Result<process::Program>
     if child.container.state.cleat.new_keyring
         && let Err(errno) = keyring::join_session(&format!("_ses.{}", child.container.state.id))
     {
-        crate::log::warn(&format!("KeyctlJoinSessionKeyring: {}", crate::error::reason(errno)));
+        log::warn(&format!("KeyctlJoinSessionKeyring: {}", crate::error::reason(errno)));
     }
-    if let Some(socket) = child.console.take() {
+    if let Some(taker) = child.console.take() {
         let slash = nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
             .context(|| "open /".to_owned())?;
-        console::open(slash, socket, child.process.console_size, false)?;
+        console::open(slash, &taker, child.process.console_size, false)?;
     }
     child.finish.apply(channel)
 }

@@ -6,7 +6,7 @@ use cleat_sys::{Errno, fdpass, pty, tty};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, read, write};
 use std::io::{stdin, stdout};
@@ -155,6 +155,7 @@ impl RawMode {
         if let Some(old) = &old {
             let mut raw = old.clone();
             cfmakeraw(&mut raw);
+            raw.output_flags.insert(OutputFlags::OPOST);
             let _ = tcsetattr(stdin(), SetArg::TCSANOW, &raw);
         }
         Self(old)

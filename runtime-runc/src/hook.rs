@@ -7,7 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -106,9 +106,25 @@ fn wait(child: &mut Child, timeout: Option<Duration>) -> Result<()> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     let status = match status.code() {
         Some(code) => format!("exit status {code}"),
-        None => "killed by a signal".to_owned(),
+        None => format!("signal: {}", signal_name(status.signal().unwrap_or(0))),
     };
     Err(Error::Invalid(format!("{status}, stdout: {}, stderr: {}", text(&out), text(&err))))
+}
+
+/// Names a signal as Go prints it.
+fn signal_name(number: i32) -> String {
+    let name = match number {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGABRT => "aborted",
+        libc::SIGKILL => "killed",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGTERM => "terminated",
+        libc::SIGSYS => "bad system call",
+        other => return format!("signal {other}"),
+    };
+    name.to_owned()
 }
 
 /// Reads what is there; closes the pipe at its end.

@@ -15,29 +15,31 @@ use crate::channel::{Channel, Message};
 use crate::error::{Context, Error, Result};
 use crate::namespace::{CLONE_NEWTIME, Namespaces};
 use crate::process::{self, Finish, Program};
-use crate::rootfs::Rootfs;
 use crate::rootfs::layer::Layer;
+use crate::rootfs::{Rootfs, Site};
 use crate::seccomp::Filter;
 use crate::spec::{Process, Spec};
-use crate::{console, hook, lsm, start, sysctl};
+use crate::{affinity, console, hook, log, lsm, start, sysctl};
 use cleat_sys::{keyring, link};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// Everything that init needs, made by the parent before the clone.
 pub struct Plan<'a> {
     pub spec: &'a Spec,
     pub process: &'a Process,
+    pub bundle: &'a Path,
     pub rootfs: &'a Path,
+    pub no_pivot: bool,
     pub layers: Option<&'a [Layer]>,
     pub namespaces: &'a Namespaces,
     pub joiner: Option<&'a Joiner>,
     pub cgroup_paths: &'a BTreeMap<String, String>,
     pub filter: Option<&'a Filter>,
-    pub console: Option<OwnedFd>,
+    pub console: Option<console::Taker>,
     /// Where to wait for `start`; without, for the parent's word.
     pub fifo: Option<OwnedFd>,
     pub preserve: u32,
@@ -52,6 +54,8 @@ pub struct Plan<'a> {
 
 /// Becomes the container's program, or ends.
 pub fn run(mut plan: Plan<'_>, channel: Channel) -> ! {
+    log::debug(|| "nsexec container setup".to_owned());
+    log::debug(|| "child process in init()".to_owned());
     let program = match set_up(&mut plan, &channel) {
         Ok(program) => program,
         Err(error) => {
@@ -69,8 +73,11 @@ pub fn run(mut plan: Plan<'_>, channel: Channel) -> ! {
 
 /// Waits for the start, and becomes the program.
 fn execute(mut plan: Plan<'_>, channel: Channel, program: &Program) -> Result<Infallible> {
+    log::debug(|| "init: closing the pipe to signal completion".to_owned());
     match plan.fifo.take() {
         Some(fifo) => {
+            // Nobody should need SIGKILL for a container that was never started.
+            cleat_sys::process::end_on_signals().context(|| "signal".to_owned())?;
             drop(channel);
             if wait_for_start(fifo)? == start::DIE_WITH_PARENT {
                 let set = cleat_sys::process::set_parent_death_signal(libc::SIGKILL);
@@ -90,7 +97,7 @@ fn execute(mut plan: Plan<'_>, channel: Channel, program: &Program) -> Result<In
         let mut state = plan.state.clone();
         state["status"] = "created".into();
         state["pid"] = std::process::id().into();
-        hook::run("startContainer", hooks, &state, &plan.process.env)?;
+        hook::run("startContainer", hooks, &state, &program.env())?;
     }
     program.execute()
 }
@@ -114,7 +121,7 @@ fn set_up(plan: &mut Plan<'_>, channel: &Channel) -> Result<Program> {
         && let Err(errno) = keyring::join_session(name)
     {
         // Kernels without keyrings, and a user at the quota: the container runs without one of its own.
-        crate::log::warn(&format!("KeyctlJoinSessionKeyring: {}", crate::error::reason(errno)));
+        log::warn(&format!("KeyctlJoinSessionKeyring: {}", crate::error::reason(errno)));
     }
     if plan.namespaces.makes(libc::CLONE_NEWNET) {
         link::loopback_up().context(|| "cannot bring the loopback interface up".to_owned())?;
@@ -127,23 +134,26 @@ fn set_up(plan: &mut Plan<'_>, channel: &Channel) -> Result<Program> {
     set_names(spec)?;
     sysctl::write_all(&spec.linux.sysctl)?;
     lsm::apply(plan.process)?;
-    let user = plan.namespaces.has_user();
-    let rootfs = Rootfs::prepare(spec, plan.rootfs, plan.layers, plan.cgroup_paths, user)?;
-    run_hooks(plan, channel)?;
-    rootfs.enter(spec)?;
+    let fetch = |index| fetch_source(channel, index);
+    let site = site(plan, &fetch);
+    let rootfs = Rootfs::prepare(&site)?;
+    run_hooks(plan, channel, &rootfs)?;
+    rootfs.enter(&site)?;
     if rootfs.own_devices {
         process::reopen_null(&rootfs)?;
     }
-    let (_directory, _) = crate::rootfs::open_or_make(
+    crate::rootfs::open_or_make(
         &rootfs,
         Path::new(&plan.process.cwd),
         crate::rootfs::Kind::Directory,
     )
+    .map(drop)
     .context(|| format!("mkdir {}", plan.process.cwd))?;
-    if let Some(socket) = plan.console.take() {
-        console::open(&rootfs, socket, plan.process.console_size, true)?;
+    if let Some(taker) = plan.console.take() {
+        console::open(&rootfs, &taker, plan.process.console_size, true)?;
     }
     rootfs.finish(spec)?;
+    drop(rootfs);
     let finish = Finish {
         process: plan.process,
         capabilities: plan.capabilities,
@@ -151,8 +161,34 @@ fn set_up(plan: &mut Plan<'_>, channel: &Channel) -> Result<Program> {
         filter: plan.filter,
         personality: plan.personality,
         preserve: plan.preserve,
+        keep: plan.fifo.iter().map(AsRawFd::as_raw_fd).collect(),
     };
     finish.apply(channel)
+}
+
+fn site<'a>(plan: &Plan<'a>, fetch: &'a dyn Fn(usize) -> Result<OwnedFd>) -> Site<'a> {
+    Site {
+        spec: plan.spec,
+        bundle: plan.bundle,
+        rootfs: plan.rootfs,
+        layers: plan.layers,
+        cgroups: plan.cgroup_paths,
+        user_namespace: plan.namespaces.has_user(),
+        own_mounts: plan.namespaces.all() & libc::CLONE_NEWNS != 0,
+        no_pivot: plan.no_pivot,
+        fetch,
+    }
+}
+
+/// Asks the parent for a mount's source; see `create/source.rs`.
+fn fetch_source(channel: &Channel, index: usize) -> Result<OwnedFd> {
+    let what = || "sync mount source".to_owned();
+    channel.send(&Message::Source(index as u32)).context(what)?;
+    match channel.receive().context(what)? {
+        Some(Message::Tree(tree)) => Ok(tree),
+        Some(Message::Failed(text)) => Err(Error::Invalid(text)),
+        _ => Err(Error::Init("the parent has gone".to_owned())),
+    }
 }
 
 /// Joins cgroups first: a new cgroup namespace takes the place where the process is for its root.
@@ -170,6 +206,8 @@ fn enter_namespaces(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
         }
         plan.namespaces.enter(!libc::CLONE_NEWPID)?;
     }
+    // Whoever called us may have been pinned to some CPU.
+    affinity::reset();
     if plan.namespaces.makes(libc::CLONE_NEWCGROUP) {
         unshare(CloneFlags::CLONE_NEWCGROUP)
             .context(|| "failed to unshare cgroup namespace".to_owned())?;
@@ -178,14 +216,12 @@ fn enter_namespaces(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
         // Entered by execve; the offsets can be set until then.
         unshare(CloneFlags::from_bits_retain(CLONE_NEWTIME))
             .context(|| "failed to unshare time namespace".to_owned())?;
-        let offsets = &plan.spec.linux.time_offsets;
-        let text: String = offsets
-            .iter()
-            .map(|(clock, at)| format!("{clock} {} {}\n", at.secs, at.nanosecs))
-            .collect();
-        if !text.is_empty() {
-            std::fs::write("/proc/self/timens_offsets", text)
-                .context(|| "failed to set time offsets".to_owned())?;
+        if !plan.spec.linux.time_offsets.is_empty() {
+            // Not dumpable, and perhaps in a user namespace, we may not write it ourselves.
+            channel.send(&Message::Clocks).context(|| "sync time offsets".to_owned())?;
+            if !matches!(channel.receive(), Ok(Some(Message::Go))) {
+                return Err(Error::Init("the parent has gone".to_owned()));
+            }
         }
     }
     Ok(())
@@ -203,7 +239,7 @@ fn set_names(spec: &Spec) -> Result<()> {
 }
 
 /// The parent runs those of the host, this process those of the container; both while the old root is still there.
-fn run_hooks(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
+fn run_hooks(plan: &Plan<'_>, channel: &Channel, rootfs: &Rootfs) -> Result<()> {
     let hooks = &plan.spec.hooks;
     if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
         channel.send(&Message::Hooks).context(|| "sync hooks".to_owned())?;
@@ -214,6 +250,7 @@ fn run_hooks(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     if hooks.create_container.is_empty() {
         return Ok(());
     }
+    nix::unistd::fchdir(rootfs).context(|| "chdir to the rootfs".to_owned())?;
     let mut state = plan.state.clone();
     state["status"] = "creating".into();
     state["pid"] = std::process::id().into();

@@ -4,7 +4,10 @@ use crate::Global;
 use crate::cli::{Arguments, Syntax};
 use crate::error::{Context, Error, Result};
 use crate::state::{Container, Status};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 pub const STATE: Syntax = Syntax { values: &[], switches: &[], least: 1, most: 1 };
 pub const LIST: Syntax =
@@ -21,15 +24,36 @@ pub fn state(global: &Global, words: &[String]) -> Result<()> {
     print(&summary(&container)?)
 }
 
-fn summary(container: &Container) -> Result<serde_json::Value> {
+/// What `state` and `list` show of a container; in this order, since scripts look at the text.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    pid: i32,
+    status: &'static str,
+    bundle: &'a Path,
+    rootfs: &'a Path,
+    created: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+    owner: String,
+}
+
+fn summary(container: &Container) -> Result<Summary<'_>> {
     let state = &container.state;
     let status = container.status()?;
-    let pid = if status == Status::Stopped { 0 } else { state.init_process_pid };
-    let mut document = container.document(status.word(), pid);
-    document["rootfs"] = serde_json::json!(state.config.rootfs);
-    document["created"] = serde_json::json!(state.created);
-    document["owner"] = serde_json::json!(owner(container));
-    Ok(document)
+    Ok(Summary {
+        oci_version: &state.cleat.oci_version,
+        id: &state.id,
+        pid: if status == Status::Stopped { 0 } else { state.init_process_pid },
+        status: status.word(),
+        bundle: &state.cleat.bundle,
+        rootfs: &state.config.rootfs,
+        created: &state.created,
+        annotations: &state.cleat.annotations,
+        owner: owner(container),
+    })
 }
 
 /// Returns the name of the user who owns the state, or the number where the host knows none.
@@ -62,18 +86,20 @@ pub fn list(global: &Global, words: &[String]) -> Result<()> {
     let summaries = containers.iter().map(summary).collect::<Result<Vec<_>>>()?;
     if format == "json" {
         // As runc: null where there is none.
-        println!(
-            "{}",
-            if summaries.is_empty() { serde_json::Value::Null } else { summaries.into() }
-        );
-        return Ok(());
+        return print_line(&(!summaries.is_empty()).then_some(summaries));
     }
-    let text = |value: &serde_json::Value| match value {
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let keys = ["id", "pid", "status", "bundle", "created", "owner"];
-    let rows = summaries.iter().map(|summary| keys.map(|key| text(&summary[key])));
+    let rows = summaries.iter().map(|row| {
+        let bundle = row.bundle.display().to_string();
+        let pid = row.pid.to_string();
+        [
+            row.id.to_owned(),
+            pid,
+            row.status.to_owned(),
+            bundle,
+            row.created.to_owned(),
+            row.owner.clone(),
+        ]
+    });
     let rows: Vec<[String; 6]> =
         std::iter::once(["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned))
             .chain(rows)
@@ -154,14 +180,15 @@ fn table(pids: &[i32], options: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn print(value: &serde_json::Value) -> Result<()> {
+fn print(value: &impl Serialize) -> Result<()> {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Error::Invalid(error.to_string()))?;
     println!("{text}");
     Ok(())
 }
 
-fn print_line(value: &serde_json::Value) -> Result<()> {
-    println!("{value}");
+fn print_line(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|error| Error::Invalid(error.to_string()))?;
+    println!("{text}");
     Ok(())
 }

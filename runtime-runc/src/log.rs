@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -23,6 +24,11 @@ pub fn open(path: Option<&Path>, json: bool, debug: bool) -> std::io::Result<()>
         path.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
     let _ = LOG.set(Log { file, json, debug });
     Ok(())
+}
+
+/// Returns the log's descriptor, if it has one of its own.
+pub fn descriptor() -> Option<RawFd> {
+    LOG.get().and_then(|log| log.file.as_ref()).map(AsRawFd::as_raw_fd)
 }
 
 /// Writes what makes the verb fail, and prints it to stderr as well.

@@ -13,6 +13,7 @@ mod cgroup;
 #[allow(dead_code)]
 mod seccomp;
 
+mod affinity;
 mod agent;
 mod capability;
 mod channel;
@@ -22,9 +23,11 @@ mod create;
 mod delete;
 mod docker_init;
 mod error;
+mod events;
 mod exec;
 mod features;
 mod foreground;
+mod help;
 mod hook;
 mod init;
 mod inspect;
@@ -89,13 +92,14 @@ fn fail(message: &str, code: i32) -> ! {
 
 /// Reads the global flags; nothing is left to do after `--version` and `--help`.
 fn begin(words: &[String]) -> Result<Option<(Global, String, Vec<String>)>> {
-    let mut arguments = Arguments::parse(words, &cli::GLOBAL)?;
+    let mut arguments = Arguments::parse(words, &cli::GLOBAL, false)?;
     if arguments.has("version") {
-        println!("cleat-runc version {}\nspec: {}", env!("CARGO_PKG_VERSION"), spec::VERSION);
+        let version = env!("CARGO_PKG_VERSION");
+        println!("cleat-runc version {version}\ncommit: {version}\nspec: {}", spec::VERSION);
         return Ok(None);
     }
     if arguments.has("help") || arguments.rest.is_empty() {
-        println!("{USAGE}");
+        print!("{}", help::general());
         return Ok(None);
     }
     let json = match arguments.value("log-format") {
@@ -133,23 +137,11 @@ fn dispatch(global: &Global, verb: &str, words: &[String]) -> Result<i32> {
         "update" => update::run(global, words),
         "features" => features::features(words),
         "spec" => features::write_spec(words),
-        "checkpoint" | "restore" | "events" => {
+        "events" => events::run(global, words),
+        "checkpoint" | "restore" => {
             Err(Error::Usage(format!("{verb} is not supported by cleat-runc")))
         }
         other => Err(Error::Usage(format!("No help topic for '{other}'"))),
     };
     done.map(|()| 0)
 }
-
-const USAGE: &str = "\
-cleat-runc: makes containers from OCI bundles
-
-Usage: cleat-runc [--root DIR] [--log FILE] [--log-format text|json] [--debug] VERB [flags] [arguments]
-
-  create ID      make a container whose program waits for start
-  start ID       let it run
-  run ID         create and start; without --detach also wait and delete
-  exec ID CMD    run another process in it
-  kill ID [SIG]  send a signal (SIGTERM)
-  delete ID      remove what is left of it (--force: kill it first)
-  pause ID, resume ID, update ID, state ID, ps ID, list, features, spec";

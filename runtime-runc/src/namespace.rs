@@ -58,8 +58,9 @@ impl Namespaces {
 
     fn check(&self, linux: &Linux) -> Result<()> {
         let refuse = |text: &str| Err(Error::Invalid(text.to_owned()));
-        if self.all() & libc::CLONE_NEWNS == 0 {
-            return refuse("a container needs a mount namespace");
+        let hidden = !linux.masked_paths.is_empty() || !linux.readonly_paths.is_empty();
+        if hidden && self.all() & libc::CLONE_NEWNS == 0 {
+            return refuse("unable to restrict sys entries without a private MNT namespace");
         }
         let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
         if self.new & libc::CLONE_NEWUSER != 0
@@ -181,7 +182,10 @@ mod tests {
 
     #[test]
     fn combinations_that_cannot_be_are_refused() {
-        refused(r#"{"namespaces":[{"type":"pid"}]}"#, "a container needs a mount namespace");
+        refused(
+            r#"{"namespaces":[{"type":"pid"}],"maskedPaths":["/x"]}"#,
+            "unable to restrict sys entries without a private MNT namespace",
+        );
         refused(r#"{"namespaces":[{"type":"pid"},{"type":"pid"}]}"#, "duplicated ns {pid }");
         refused(r#"{"namespaces":[{"type":"moon"}]}"#, "unknown namespace type \"moon\"");
         refused(

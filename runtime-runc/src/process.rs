@@ -16,7 +16,7 @@ use nix::unistd::{AccessFlags, Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, f
 use std::convert::Infallible;
 use std::ffi::{CString, NulError};
 use std::io::{Read, stderr, stdin, stdout};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 /// The largest `/etc/passwd` that is searched for a home directory.
@@ -56,6 +56,8 @@ pub struct Finish<'a> {
     pub personality: Option<u64>,
     /// How many descriptors above the standard ones the program inherits.
     pub preserve: u32,
+    /// What else stays open until then.
+    pub keep: Vec<RawFd>,
 }
 
 /// A program that only has to be executed.
@@ -84,13 +86,17 @@ impl Finish<'_> {
         }
         set_limits(&process.rlimits, self.own_capabilities & SYS_RESOURCE != 0)?;
         let env = environment(process)?;
+        // Whatever else is open: no link of /proc/self/fd leads to the host while we wait or exec (CVE-2024-21626).
+        let mut keep = self.keep.clone();
+        keep.extend([channel.as_fd().as_raw_fd()].into_iter().chain(log::descriptor()));
+        clone::close_all_from(3 + self.preserve, &keep).context(|| "close_range".to_owned())?;
+        let early = change_directory(&process.cwd);
         channel.send(&Message::Ready).context(|| "sync ready".to_owned())?;
         if !process.no_new_privileges {
             // Without no_new_privs a filter is the privilege of CAP_SYS_ADMIN, which goes next.
             self.install_filter(channel)?;
         }
-        clone::close_on_exec_from(3 + self.preserve).context(|| "close_range".to_owned())?;
-        self.take_user()?;
+        self.take_user(early)?;
         let path = find_program(&process.args[0], &env)?;
         let program = Program {
             path: c_string(path.into_os_string().into_encoded_bytes())?,
@@ -123,6 +129,8 @@ impl Finish<'_> {
 
     fn install_filter(&self, channel: &Channel) -> Result<()> {
         let Some(filter) = self.filter else { return Ok(()) };
+        let shown = filter.flags & !cleat_sys::seccomp::NEW_LISTENER;
+        log::debug(|| format!("seccomp filter flags: {shown}"));
         let listener = cleat_sys::seccomp::install(&filter.program, filter.flags);
         if let Some(listener) = listener
             .context(|| "unable to init seccomp: error loading seccomp filter".to_owned())?
@@ -134,14 +142,13 @@ impl Finish<'_> {
 
     /// Drops privileges, changes user, and goes to the working directory: before, since the user may lack the right to the way
     /// there, or after, since root may (on a network filesystem).
-    fn take_user(&self) -> Result<()> {
+    fn take_user(&self, early: Result<()>) -> Result<()> {
         let user = &self.process.user;
         self.capabilities.drop_bounding()?;
         if user.uid != 0 {
             process::set_keep_capabilities(true)
                 .context(|| "unable to set keep caps".to_owned())?;
         }
-        let early = change_directory(&self.process.cwd);
         if let Err(Error::Kernel { errno, .. }) = &early
             && !matches!(errno, Errno::EACCES | Errno::EPERM)
         {
@@ -160,6 +167,11 @@ impl Finish<'_> {
 }
 
 impl Program {
+    /// Returns the environment, for hooks that have none of their own.
+    pub fn env(&self) -> Vec<String> {
+        self.env.iter().map(|pair| pair.to_string_lossy().into_owned()).collect()
+    }
+
     /// Becomes the program.
     ///
     /// # Errors
@@ -294,9 +306,12 @@ fn change_directory(cwd: &str) -> Result<()> {
         nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .context(what)?;
     // No magic link leads out of the container here (CVE-2024-21626), whatever is still open.
-    let directory =
-        open_in_root(slash, Path::new(cwd), libc::O_PATH | libc::O_DIRECTORY, 0).context(what)?;
-    fchdir(directory).context(what)?;
+    let directory = open_in_root(slash, Path::new(cwd), libc::O_PATH | libc::O_DIRECTORY, 0);
+    match directory {
+        // A filter that knows no openat2 is in force already; nothing of the host's is open any more.
+        Err(Errno::ENOSYS) => nix::unistd::chdir(cwd).context(what)?,
+        directory => fchdir(directory.context(what)?).context(what)?,
+    }
     match nix::unistd::getcwd() {
         Ok(path) if path.is_absolute() => Ok(()),
         Ok(_) | Err(Errno::ENOENT) => Err(Error::Invalid(

@@ -2,11 +2,10 @@
 
 use crate::cli::{Arguments, Syntax};
 use crate::create::{self, Request};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::foreground::{self, Signals};
 use crate::spec::Spec;
-use crate::{Global, delete, hook, selfexe};
-use std::os::unix::net::UnixStream;
+use crate::{Global, console, delete, hook, selfexe};
 
 pub const SYNTAX: Syntax = Syntax {
     values: create::SYNTAX.values,
@@ -29,19 +28,19 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
     create::check_terminal(&spec, &request, detach)?;
     let mut terminal = None;
     if spec.process()?.terminal && request.console_socket.is_none() {
-        let (ours, theirs) = UnixStream::pair().context(|| "socketpair".to_owned())?;
-        request.own_console = Some(theirs.into());
-        terminal = Some(ours.into());
+        let (taker, ours) = console::Taker::worker()?;
+        request.own_console = Some(taker);
+        terminal = Some(ours);
     }
     let launched = create::launch(global, request, &spec)?;
     let signals = if detach { None } else { Some(Signals::block()?) };
     let (container, pid, pidfd) = launched.release()?;
     if !spec.hooks.poststart.is_empty() {
-        hook::run_all(
-            "poststart",
-            &spec.hooks.poststart,
-            &container.document("running", pid.as_raw()),
-        );
+        let state = container.document("running", pid.as_raw());
+        if let Err(error) = hook::run("poststart", &spec.hooks.poststart, &state, &[]) {
+            delete::kill_and_destroy(&container)?;
+            return Err(error);
+        }
     }
     let Some(signals) = signals else { return Ok(0) };
     let terminal = terminal.as_ref().map(foreground::receive_terminal).transpose()?;

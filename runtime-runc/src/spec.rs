@@ -69,7 +69,19 @@ pub struct Process {
     pub io_priority: Option<IoPriority>,
     pub scheduler: Option<Scheduler>,
     #[serde(rename = "execCPUAffinity")]
-    pub exec_cpu_affinity: Option<serde::de::IgnoredAny>,
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// `process.execCPUAffinity`: lists of CPUs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CpuAffinity {
+    /// Before the process joins the container's cgroups.
+    #[serde(deserialize_with = "nullable")]
+    pub initial: String,
+    /// Afterwards.
+    #[serde(rename = "final", deserialize_with = "nullable")]
+    pub last: String,
 }
 
 /// `process.consoleSize`.
@@ -317,7 +329,31 @@ impl Spec {
         if !self.linux.net_devices.is_empty() {
             return refuse("linux.netDevices is not supported");
         }
+        if self.has_deadline() && self.pins_cpus() {
+            return refuse("process scheduler can't be used together with AllowedCPUs");
+        }
         self.process.as_ref().map_or(Ok(()), Process::check)
+    }
+
+    fn has_deadline(&self) -> bool {
+        let scheduler = self.process.as_ref().and_then(|process| process.scheduler.as_ref());
+        scheduler.is_some_and(|scheduler| scheduler.policy == "SCHED_DEADLINE")
+    }
+
+    /// Whether some CPUs only are allowed, which a deadline cannot be kept with: `sched_setattr(2)`, EPERM.
+    fn pins_cpus(&self) -> bool {
+        let cpu = self.linux.resources.as_ref().and_then(|resources| resources.cpu().as_ref());
+        let Some(cpus) = cpu.and_then(|cpu| cpu.cpus().as_deref()).filter(|cpus| !cpus.is_empty())
+        else {
+            return false;
+        };
+        let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+        match (crate::affinity::parse(cpus), crate::affinity::parse(online.trim())) {
+            (Ok(allowed), Ok(online)) => {
+                online.iter().zip(&allowed).any(|(all, some)| all & !some != 0)
+            }
+            _ => true,
+        }
     }
 
     /// Returns the process, which every verb that runs one needs.
@@ -346,8 +382,12 @@ impl Process {
         if !self.cwd.starts_with('/') {
             return Err(Error::Invalid("Cwd must be an absolute path".to_owned()));
         }
-        if self.exec_cpu_affinity.is_some() {
-            return Err(Error::Invalid("process.execCPUAffinity is not supported".to_owned()));
+        if let Some(affinity) = &self.exec_cpu_affinity {
+            for cpus in [&affinity.initial, &affinity.last] {
+                if !cpus.is_empty() {
+                    crate::affinity::parse(cpus)?;
+                }
+            }
         }
         Ok(())
     }

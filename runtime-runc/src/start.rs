@@ -55,7 +55,12 @@ pub fn run(global: &Global, words: &[String]) -> Result<()> {
     if container.state.cleat.poststart_hooks {
         let spec = Spec::load(&container.state.cleat.bundle)?;
         let state = container.document("running", container.state.init_process_pid);
-        hook::run_all("poststart", &spec.hooks.poststart, &state);
+        if let Err(error) = hook::run("poststart", &spec.hooks.poststart, &state, &[]) {
+            if let Some(init) = container.open_init()? {
+                init.kill().context(|| "kill init".to_owned())?;
+            }
+            return Err(error);
+        }
     }
     Ok(())
 }

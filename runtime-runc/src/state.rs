@@ -73,6 +73,9 @@ pub struct Extra {
     pub new_keyring: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<u64>,
+    /// `run` has not let the program go yet: it waits for that without a [`FIFO`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub starting: bool,
     pub poststart_hooks: bool,
     pub poststop_hooks: bool,
 }
@@ -141,7 +144,7 @@ impl Container {
         if !self.init_is_alive() {
             return Ok(Status::Stopped);
         }
-        if self.directory.join(FIFO).exists() {
+        if self.state.cleat.starting || self.directory.join(FIFO).exists() {
             return Ok(Status::Created);
         }
         if self.is_frozen()? { Ok(Status::Paused) } else { Ok(Status::Running) }

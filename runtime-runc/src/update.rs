@@ -27,6 +27,10 @@ pub const SYNTAX: Syntax = Syntax {
         "memory-reservation",
         "memory-swap",
         "pids-limit",
+        "kernel-memory",
+        "kernel-memory-tcp",
+        "l3-cache-schema",
+        "mem-bw-schema",
     ],
     switches: &[],
     least: 1,
@@ -43,6 +47,16 @@ const MAX_BYTES: u64 = 1 << 20;
 pub fn run(global: &Global, words: &[String]) -> Result<()> {
     let arguments = Arguments::parse_verb("update", words, &SYNTAX)?;
     let container = Container::load(&global.root, &arguments.rest[0])?;
+    if arguments.has("l3-cache-schema") {
+        return Err(Error::State("Intel RDT/CAT: l3 cache schema is not enabled".to_owned()));
+    }
+    if arguments.has("mem-bw-schema") {
+        let text = "Intel RDT/MBA: memory bandwidth schema is not enabled";
+        return Err(Error::State(text.to_owned()));
+    }
+    if arguments.has("kernel-memory") || arguments.has("kernel-memory-tcp") {
+        crate::log::warn("Kernel memory settings are ignored and will be removed");
+    }
     let resources = match arguments.value("resources") {
         Some("-") => {
             let mut text = Vec::new();

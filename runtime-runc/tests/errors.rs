@@ -168,8 +168,4 @@ fn what_is_not_supported_is_refused_clearly() {
             .contains("--systemd-cgroup is not supported by cleat-runc")
     );
     assert!(refused(&["checkpoint", "x"]).contains("checkpoint is not supported by cleat-runc"));
-    assert!(
-        refused(&["create", "--no-pivot", "x"])
-            .contains("--no-pivot is not supported by cleat-runc")
-    );
 }

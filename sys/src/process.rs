@@ -177,6 +177,24 @@ pub fn default_signals() -> Result<()> {
     SigSet::empty().thread_set_mask()
 }
 
+/// Lets the polite signals end this process although it is the first of its PID namespace, where a default action does nothing. An
+/// `execve` forgets it.
+///
+/// # Errors
+/// None in practice. Source: `pid_namespaces(7)`, The namespace init process.
+pub fn end_on_signals() -> Result<()> {
+    use nix::sys::signal::{SigHandler, Signal as S, signal};
+    extern "C" fn end(number: libc::c_int) {
+        // SAFETY: async-signal-safe, and never comes back.
+        unsafe { libc::_exit(128 + number) }
+    }
+    for polite in [S::SIGHUP, S::SIGINT, S::SIGQUIT, S::SIGTERM] {
+        // SAFETY: the handler makes one call, which is async-signal-safe.
+        unsafe { signal(polite, SigHandler::Handler(end)) }?;
+    }
+    Ok(())
+}
+
 /// Sets the NIS domain name of the UTS namespace.
 ///
 /// # Errors
@@ -194,4 +212,15 @@ pub fn set_namespaces(fd: impl std::os::fd::AsFd, kinds: i32) -> Result<()> {
     use std::os::fd::AsRawFd;
     // SAFETY: takes integers.
     Errno::result(unsafe { libc::setns(fd.as_fd().as_raw_fd(), kinds) }).map(drop)
+}
+
+/// Lets the calling thread run on the CPUs of `mask`, one bit each, lowest first, as far as its cpuset has them.
+///
+/// # Errors
+/// `EINVAL` where there is none of them. Source: `sched_setaffinity(2)`.
+pub fn set_affinity(mask: &[u64]) -> Result<()> {
+    // SAFETY: pointer and size are those of one slice that lives across the call; 0 is this thread.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) };
+    Errno::result(answer).map(drop)
 }

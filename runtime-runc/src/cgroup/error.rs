@@ -23,6 +23,12 @@ pub enum Error {
     /// Somebody lives there already.
     #[error("container's cgroup is not empty: {count} process(es) found in {path}", path = .path.display())]
     NotEmpty { path: PathBuf, count: usize },
+    /// A path below a cgroup that leads out of it.
+    #[error("bad sub cgroup path: {0:?}")]
+    BadSubPath(String),
+    /// No hierarchy has a controller of that name.
+    #[error("unknown controller {0:?} in a sub cgroup path")]
+    UnknownController(String),
     /// A path of a cgroup that leads nowhere.
     #[error("invalid cgroup path {0:?}")]
     InvalidPath(String),

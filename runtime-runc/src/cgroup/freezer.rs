@@ -59,6 +59,21 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// Returns whether somebody who joins now would stop at once: in whatever hierarchy there is a freezer. A cgroup that is not
+    /// there stops nobody.
+    pub fn stops_newcomers(&self) -> Result<bool> {
+        let unified = self.unified().map(|unified| file::read(&unified.dir, "cgroup.freeze"));
+        let freezer = self.controller("freezer", "freezer").ok();
+        let freezer = freezer.map(|dir| file::read(dir, "freezer.state"));
+        let is = |state: Option<Result<String>>, running: &str| match state {
+            Some(state) => file::optional(state).map(|state| state.is_some_and(|s| s != running)),
+            None => Ok(false),
+        };
+        Ok(is(unified, "0")? || is(freezer, "THAWED")?)
+    }
+}
+
 fn freeze_v2(dir: &Path) -> Result<()> {
     file::write(dir, "cgroup.freeze", 1)?;
     let deadline = Instant::now() + PATIENCE;

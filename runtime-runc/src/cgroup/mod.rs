@@ -103,6 +103,41 @@ impl Cgroup {
         Ok(child)
     }
 
+    /// Returns the cgroup whose directories lie below this one's as `paths` say: `PATH` for every hierarchy, or
+    /// `CONTROLLER[,CONTROLLER]:PATH`. None of them is made.
+    ///
+    /// # Errors
+    /// [`Error::BadSubPath`] for one that leads out, [`Error::UnknownController`].
+    pub fn below(&self, paths: &[String]) -> Result<Self> {
+        let mut below = self.clone();
+        for text in paths {
+            let (controllers, path) = match text.split_once(':') {
+                Some((controllers, path)) => (Some(controllers), path),
+                None => (None, text.as_str()),
+            };
+            if path.split('/').any(|name| name == "..") {
+                return Err(Error::BadSubPath(text.clone()));
+            }
+            let path = path.trim_matches('/');
+            let Some(controllers) = controllers else {
+                below.hierarchies.iter_mut().for_each(|hierarchy| hierarchy.dir.push(path));
+                continue;
+            };
+            let mut done: Vec<usize> = Vec::new();
+            for controller in controllers.split(',') {
+                let bound = |h: &Hierarchy| h.names.iter().any(|name| name == controller);
+                let at = below.hierarchies.iter().position(bound);
+                let at = at.ok_or_else(|| Error::UnknownController(controller.to_owned()))?;
+                // Two controllers of one hierarchy.
+                if !done.contains(&at) {
+                    below.hierarchies[at].dir.push(path);
+                    done.push(at);
+                }
+            }
+        }
+        Ok(below)
+    }
+
     fn is_pure_v2(&self) -> bool {
         matches!(self.hierarchies.as_slice(), [only] if only.is_unified())
     }

@@ -42,7 +42,7 @@ pub(super) fn mount(
         own: Attributes { set: options.own.set | base, ..options.own },
         ..options.clone()
     };
-    for (directory, controllers) in hierarchies(mounter.cgroups) {
+    for (directory, controllers) in hierarchies(mounter.site.cgroups) {
         bind(&tmpfs, directory, &controllers, &flags)?;
     }
     if read_only != 0 {

@@ -6,6 +6,7 @@
 //! Needs Linux 5.12 (`mount_setattr`): there is no fallback to paths.
 
 mod cgroupfs;
+mod copy;
 mod device;
 pub mod layer;
 mod mask;
@@ -16,6 +17,7 @@ mod pivot;
 
 pub use device::{is_null, open_null};
 pub use mount::clean;
+pub use options::Options;
 pub use path::{Kind, lies_on, open_or_make};
 
 use crate::error::{Context, Error, Result};
@@ -36,6 +38,24 @@ pub struct Rootfs {
     late: Vec<OwnedFd>,
     /// `/dev` is ours, and not bound from elsewhere.
     pub own_devices: bool,
+    /// It lies on top of the old root already.
+    at_slash: bool,
+}
+
+/// What a root is made from.
+pub struct Site<'a> {
+    pub spec: &'a Spec,
+    pub bundle: &'a Path,
+    pub rootfs: &'a Path,
+    pub layers: Option<&'a [Layer]>,
+    /// The container's directory in each cgroup hierarchy.
+    pub cgroups: &'a BTreeMap<String, String>,
+    pub user_namespace: bool,
+    /// The mount namespace is the container's own.
+    pub own_mounts: bool,
+    pub no_pivot: bool,
+    /// Asks the parent for the source of the mount of that number.
+    pub fetch: &'a dyn Fn(usize) -> Result<OwnedFd>,
 }
 
 impl Rootfs {
@@ -43,42 +63,47 @@ impl Rootfs {
     ///
     /// # Errors
     /// [`Error`] naming the mount or device.
-    pub fn prepare(
-        spec: &Spec,
-        rootfs: &Path,
-        layers: Option<&[Layer]>,
-        cgroups: &BTreeMap<String, String>,
-        user_namespace: bool,
-    ) -> Result<Self> {
+    pub fn prepare(site: &Site<'_>) -> Result<Self> {
         umask(Mode::empty());
-        detach_from_host(&spec.linux.rootfs_propagation)?;
-        let root = match layers {
-            Some(layers) => layer::mount_all(layers)?,
-            None => bind_root(rootfs)?,
+        let spec = site.spec;
+        if site.own_mounts {
+            detach_from_host(&spec.linux.rootfs_propagation, site.rootfs)?;
+        }
+        let (root, at_slash) = match site.layers {
+            Some(layers) => (layer::mount_all(layers)?, true),
+            None => (bind_root(site.rootfs)?, false),
         };
         let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
         mountapi::set_attributes(&root, private, false)
             .context(|| "error preparing rootfs".to_owned())?;
-        let mut mounter = Mounter { root: &root, cgroups, late: Vec::new() };
-        for mount in &spec.mounts {
-            mounter.add(mount)?;
+        let mut mounter = Mounter { root: &root, site, late: Vec::new() };
+        for (index, mount) in spec.mounts.iter().enumerate() {
+            mounter.add(index, mount)?;
         }
         let late = mounter.late;
         let own_devices = needs_devices(spec);
         if own_devices {
-            device::make_all(&root, &spec.linux.devices, user_namespace)?;
+            device::make_all(&root, &spec.linux.devices, site.user_namespace)?;
         }
-        Ok(Self { root, late, own_devices })
+        Ok(Self { root, late, own_devices, at_slash })
     }
 
-    /// Makes it the root of the mount namespace.
+    /// Makes it the root of the mount namespace, or of this process alone.
     ///
     /// # Errors
     /// [`Error::Kernel`].
-    pub fn enter(&self, spec: &Spec) -> Result<()> {
-        pivot::enter(&self.root)?;
+    pub fn enter(&self, site: &Site<'_>) -> Result<()> {
+        let wanted = &site.spec.linux.rootfs_propagation;
+        if !site.own_mounts {
+            return pivot::change_root(&self.root);
+        }
+        if site.no_pivot {
+            pivot::cover_slash(&self.root, self.at_slash)?;
+        } else {
+            pivot::enter(&self.root)?;
+        }
         // Slave and private it is already; the others would have reached the host before.
-        match propagation(&spec.linux.rootfs_propagation)? {
+        match propagation(wanted)? {
             Some(flags) if flags.intersects(MsFlags::MS_SHARED | MsFlags::MS_UNBINDABLE) => {
                 nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
                     .context(|| "unable to apply root propagation flags".to_owned())
@@ -113,14 +138,21 @@ impl AsFd for Rootfs {
 }
 
 /// Stops mounts of this namespace from reaching the host's (and, unless asked for, keeps those of the host coming in).
-fn detach_from_host(wanted: &str) -> Result<()> {
+fn detach_from_host(wanted: &str, rootfs: &Path) -> Result<()> {
     let what = || "error preparing rootfs".to_owned();
+    let set = |path: &Path, flags| {
+        nix::mount::mount(None::<&str>, path, None::<&str>, flags, None::<&str>)
+    };
     let flags = propagation(wanted)?.unwrap_or(MsFlags::MS_SLAVE | MsFlags::MS_REC);
-    nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).context(what)?;
+    set(Path::new("/"), flags).context(what)?;
     if flags.contains(MsFlags::MS_SHARED) {
-        // The new root is attached here, which must reach nobody, and pivot_root wants it so.
-        nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
-            .context(what)?;
+        // The new root is attached to the mount it lies on, which must reach nobody, and pivot_root wants it so.
+        for path in rootfs.ancestors().chain([Path::new("/")]) {
+            match set(path, MsFlags::MS_PRIVATE) {
+                Err(cleat_sys::Errno::EINVAL) => {} // no mount begins here
+                done => return done.context(what),
+            }
+        }
     }
     Ok(())
 }
@@ -141,17 +173,14 @@ fn propagation(word: &str) -> Result<Option<MsFlags>> {
     Ok(Some(flag | depth))
 }
 
-/// Copies the tree at `rootfs` and puts it on top of `/`, where only the descriptor returned leads to it: the paths of the
-/// host still work, since a look-up begins at the old root, below.
+/// Copies the tree at `rootfs` and puts it on top of the place itself, so that sources below it show what was mounted there.
 fn bind_root(rootfs: &Path) -> Result<OwnedFd> {
+    use nix::fcntl::{OFlag, open};
     let what = || format!("invalid rootfs: stat {}", rootfs.display());
-    let tree = mountapi::clone_tree(rootfs, true).context(what)?;
-    let slash = nix::fcntl::open(
-        "/",
-        nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
-        Mode::empty(),
-    );
-    mountapi::attach(&tree, slash.context(what)?).context(what)?;
+    let place = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let place = place.context(what)?;
+    let tree = mountapi::clone_tree_at(&place, true).context(what)?;
+    mountapi::attach(&tree, place).context(what)?;
     Ok(tree)
 }
 

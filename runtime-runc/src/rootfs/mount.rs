@@ -1,13 +1,13 @@
 //! The mounts of the configuration. Each is made detached, configured, and attached to a descriptor of its target that was
 //! found below the root without leaving it: there is no moment between check and mount (CVE-2021-30465).
 
+use super::Site;
 use super::options::Options;
 use super::path::{self, Kind};
 use crate::error::{Context, Error, Result, reason};
 use crate::spec::Mount;
 use cleat_sys::Errno;
 use cleat_sys::mountapi::{self, Attributes, FsContext, attr};
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -30,8 +30,7 @@ const COVERABLE: [&str; 11] = [
 pub struct Mounter<'a> {
     /// The container's root.
     pub root: &'a OwnedFd,
-    /// Its directory in each cgroup hierarchy, for the type `cgroup`.
-    pub cgroups: &'a BTreeMap<String, String>,
+    pub site: &'a Site<'a>,
     /// What becomes read-only once everything is in place.
     pub late: Vec<OwnedFd>,
 }
@@ -41,8 +40,8 @@ impl Mounter<'_> {
     ///
     /// # Errors
     /// [`Error`] naming source and target as runc does.
-    pub fn add(&mut self, mount: &Mount) -> Result<()> {
-        self.try_add(mount).map_err(|error| {
+    pub fn add(&mut self, index: usize, mount: &Mount) -> Result<()> {
+        self.try_add(index, mount).map_err(|error| {
             let source = &mount.source;
             Error::Invalid(format!(
                 "error mounting {source:?} to rootfs at {:?}: {error}",
@@ -51,17 +50,24 @@ impl Mounter<'_> {
         })
     }
 
-    fn try_add(&mut self, mount: &Mount) -> Result<()> {
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(Error::Invalid("idmapped mounts are not supported".to_owned()));
-        }
+    fn try_add(&mut self, index: usize, mount: &Mount) -> Result<()> {
         let options = Options::parse(mount.options.iter().map(String::as_str))?;
-        let destination = Path::new("/").join(&mount.destination);
+        // Some name it as the host sees it.
+        let below = mount.destination.strip_prefix(self.site.rootfs);
+        let destination = Path::new("/").join(below.unwrap_or(&mount.destination));
         if destination.components().count() < 2 {
             return Err(Error::Invalid("mounts on the root itself are not supported".to_owned()));
         }
         if let Some(recursive) = options.bind.or((mount.kind == "bind").then_some(false)) {
-            return self.bind(Path::new(&mount.source), &destination, recursive, &options);
+            let tree = self.source(index, mount, recursive, &options)?;
+            return self.bind(tree, mount, &destination, &options);
+        }
+        if options.idmap(mount).is_some() {
+            let text = "id mappings are for bind mounts only: the mount is a new filesystem";
+            return Err(Error::Invalid(text.to_owned()));
+        }
+        if options.copy_up && mount.kind != "tmpfs" {
+            return Err(Error::Invalid("tmpcopyup is for tmpfs only".to_owned()));
         }
         match mount.kind.as_str() {
             "cgroup" | "cgroup2" => super::cgroupfs::mount(self, &destination, &options),
@@ -138,6 +144,10 @@ impl Mounter<'_> {
         let attributes =
             if late { options.new_mount() & !attr::RDONLY } else { options.new_mount() };
         let made = new_mount(&mount.kind, &mount.source, data, attributes)?;
+        if options.copy_up {
+            super::copy::tree(&target, &made)
+                .context(|| "tmpcopyup: failed to copy the target's content".to_owned())?;
+        }
         mountapi::attach(&made, target).context(|| "move_mount".to_owned())?;
         for (flag, recursive) in &options.propagation {
             let attributes = Attributes { propagation: *flag, ..Attributes::default() };
@@ -150,21 +160,35 @@ impl Mounter<'_> {
         Ok(())
     }
 
-    fn bind(
+    /// Opens the source of a bind mount, or has it opened where that takes the host's rights.
+    fn source(
         &self,
-        source: &Path,
-        destination: &Path,
+        index: usize,
+        mount: &Mount,
         recursive: bool,
         options: &Options,
-    ) -> Result<()> {
+    ) -> Result<OwnedFd> {
         if !options.filesystem.is_empty() {
             let data = options.filesystem.join(",");
             return Err(Error::Invalid(format!(
                 "bind mounts cannot have any filesystem-specific options applied: {data}"
             )));
         }
-        let what = || format!("bind {}", source.display());
-        let tree = mountapi::clone_tree(source, recursive).context(what)?;
+        if self.site.user_namespace || options.idmap(mount).is_some() {
+            return (self.site.fetch)(index);
+        }
+        let source = self.site.bundle.join(&mount.source);
+        mountapi::clone_tree(&source, recursive).context(|| format!("bind {}", source.display()))
+    }
+
+    fn bind(
+        &self,
+        tree: OwnedFd,
+        mount: &Mount,
+        destination: &Path,
+        options: &Options,
+    ) -> Result<()> {
+        let what = || format!("bind {}", mount.source);
         let is_directory =
             nix::sys::stat::fstat(&tree).context(what)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let kind = if is_directory { Kind::Directory } else { Kind::File };

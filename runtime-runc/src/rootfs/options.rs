@@ -1,6 +1,7 @@
 //! Mount options as text → what they do, OCI runtime-spec, config.md, Linux mount options.
 
 use crate::error::{Error, Result};
+use crate::spec::Mount;
 use cleat_sys::mountapi::{Attributes, attr};
 
 /// What the options of one mount ask for.
@@ -14,6 +15,10 @@ pub struct Options {
     pub all: Attributes,
     /// In order: (`MS_SHARED` and its like, with everything below).
     pub propagation: Vec<(u64, bool)>,
+    /// The ids of the source are mapped; `Some(true)`: those of every mount below as well.
+    pub idmap: Option<bool>,
+    /// A new tmpfs begins with what lies at its target.
+    pub copy_up: bool,
     /// For the filesystem, as `key` or `key=value`.
     pub filesystem: Vec<String>,
 }
@@ -23,6 +28,8 @@ pub struct Options {
 enum Effect {
     Nothing,
     Bind(bool),
+    Idmap(bool),
+    CopyUp,
     Set(u64),
     Clear(u64),
     /// One of the access-time modes, which exclude each other.
@@ -34,7 +41,7 @@ enum Effect {
 }
 
 const EFFECTS: &[(&str, Effect)] = {
-    use Effect::{Bind, Clear, Filesystem, Nothing, Propagate, Refuse, Set, Time};
+    use Effect::{Bind, Clear, CopyUp, Filesystem, Idmap, Nothing, Propagate, Refuse, Set, Time};
     &[
         ("acl", Filesystem),
         ("async", Nothing),
@@ -45,7 +52,7 @@ const EFFECTS: &[(&str, Effect)] = {
         ("diratime", Clear(attr::NODIRATIME)),
         ("dirsync", Filesystem),
         ("exec", Clear(attr::NOEXEC)),
-        ("idmap", Refuse("idmapped mounts are not supported")),
+        ("idmap", Idmap(false)),
         ("iversion", Filesystem),
         ("lazytime", Filesystem),
         ("loud", Nothing),
@@ -65,7 +72,7 @@ const EFFECTS: &[(&str, Effect)] = {
         ("rbind", Bind(true)),
         ("relatime", Time(attr::RELATIME)),
         ("remount", Refuse("the remount option is not supported")),
-        ("ridmap", Refuse("idmapped mounts are not supported")),
+        ("ridmap", Idmap(true)),
         ("ro", Set(attr::RDONLY)),
         ("rw", Clear(attr::RDONLY)),
         ("shared", Propagate(libc::MS_SHARED)),
@@ -75,7 +82,7 @@ const EFFECTS: &[(&str, Effect)] = {
         ("suid", Clear(attr::NOSUID)),
         ("symfollow", Clear(attr::NOSYMFOLLOW)),
         ("sync", Filesystem),
-        ("tmpcopyup", Refuse("the tmpcopyup option is not supported")),
+        ("tmpcopyup", CopyUp),
         ("unbindable", Propagate(libc::MS_UNBINDABLE)),
     ]
 };
@@ -102,6 +109,8 @@ impl Options {
         match effect {
             Effect::Nothing | Effect::Refuse(_) => {}
             Effect::Bind(recursive) => self.bind = Some(recursive),
+            Effect::Idmap(recursive) => self.idmap = Some(recursive),
+            Effect::CopyUp => self.copy_up = true,
             Effect::Set(flag) => {
                 target.set |= flag;
                 target.clear &= !flag;
@@ -116,6 +125,13 @@ impl Options {
             Effect::Propagate(flag) => self.propagation.push((flag, tree)),
             Effect::Filesystem => self.filesystem.push(word.to_owned()),
         }
+    }
+
+    /// Returns whether the ids of `mount` are mapped, and if so, whether those of every mount below are. Mappings without the
+    /// option mean the mount itself.
+    pub fn idmap(&self, mount: &Mount) -> Option<bool> {
+        let has_mappings = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+        self.idmap.or(has_mappings.then_some(false))
     }
 
     /// Returns what `fsmount(2)` takes for a new filesystem: there is nothing to clear.
@@ -184,7 +200,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused() {
-        let error = Options::parse(["tmpcopyup"]).unwrap_err();
-        assert_eq!(error.to_string(), "the tmpcopyup option is not supported");
+        let error = Options::parse(["remount"]).unwrap_err();
+        assert_eq!(error.to_string(), "the remount option is not supported");
+    }
+
+    #[test]
+    fn ids_are_mapped_where_a_word_or_a_mapping_says_so() {
+        let plain = Mount::default();
+        let map = crate::spec::IdMapping { container_id: 0, host_id: 1, size: 1 };
+        let mapped = Mount { uid_mappings: vec![map], ..Mount::default() };
+        assert_eq!(parse("bind").idmap(&plain), None);
+        assert_eq!(parse("bind").idmap(&mapped), Some(false));
+        assert_eq!(parse("rbind,idmap").idmap(&plain), Some(false));
+        assert_eq!(parse("rbind,ridmap").idmap(&mapped), Some(true));
     }
 }

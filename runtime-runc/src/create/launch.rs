@@ -1,0 +1,321 @@
+//! The steps of making a container, each with its undo.
+
+use super::follow::{self, Follower};
+use super::{Request, birth, with_listen_fds};
+use crate::capability::Masks;
+use crate::cgroup::{Cgroup, Joiner};
+use crate::channel::{self, Channel, Message};
+use crate::console::Taker;
+use crate::error::{Context, Error, Result};
+use crate::init::Plan;
+use crate::namespace::{self, Namespaces};
+use crate::seccomp::{self, Filter};
+use crate::spec::{Process, Spec};
+use crate::state::{self, Config, Container, Extra, FIFO, FILTER, State};
+use crate::{Global, log, process, sysctl};
+use cleat_sys::fdpass;
+use cleat_sys::pidfd::PidFd;
+use nix::sys::stat::Mode;
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, mkfifo};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The cache of compiled filters below `--root`. A container's name cannot begin like that and contain it.
+const FILTER_CACHE: &str = ".seccomp";
+
+/// A container whose init is set up and waits.
+#[derive(Debug)]
+pub struct Launched {
+    pub container: Container,
+    pub pid: Pid,
+    pub pidfd: PidFd,
+    channel: Channel,
+}
+
+impl Launched {
+    /// Lets init become the program, where it waits for us and not in the fifo.
+    ///
+    /// # Errors
+    /// Where it has died.
+    pub fn release(mut self) -> Result<(Container, Pid, PidFd)> {
+        self.container.state.cleat.starting = false;
+        self.container.save()?;
+        self.channel
+            .send(&Message::Go)
+            .context(|| "container process is already dead".to_owned())?;
+        Ok((self.container, self.pid, self.pidfd))
+    }
+}
+
+/// What has been made so far; taken back when it is dropped before [`Undo::keep`].
+#[derive(Default)]
+pub(super) struct Undo {
+    directory: Option<PathBuf>,
+    cgroup: Option<Cgroup>,
+    pub(super) init: Option<(Pid, PidFd)>,
+}
+
+impl Undo {
+    fn keep(mut self) -> (Option<PathBuf>, Option<Cgroup>, Option<(Pid, PidFd)>) {
+        (self.directory.take(), self.cgroup.take(), self.init.take())
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some((pid, pidfd)) = self.init.take() {
+            let _ = pidfd.kill();
+            let _ = waitpid(pid, None);
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            let done = cgroup.kill().and_then(|()| cgroup.delete());
+            if let Err(error) = done {
+                log::warn(&format!("unable to destroy container cgroup: {error}"));
+            }
+        }
+        if let Some(directory) = self.directory.take() {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}
+
+/// What follows from the configuration and the command line before anything is made.
+struct Draft {
+    process: Process,
+    rootfs: PathBuf,
+    namespaces: Namespaces,
+    own_capabilities: u64,
+    capabilities: Masks,
+    personality: Option<u64>,
+    filter: Option<Filter>,
+    console: Option<Taker>,
+}
+
+impl Draft {
+    fn new(global: &Global, request: &mut Request, spec: &Spec) -> Result<Self> {
+        let process = with_listen_fds(spec.process()?, &mut request.preserve)?;
+        let root = spec.root.as_ref().map(|root| &root.path);
+        let rootfs = root.map(|root| request.bundle.join(root)).unwrap_or_default();
+        if request.layers.is_none() && !rootfs.is_dir() {
+            let text = "no such file or directory";
+            return Err(Error::Invalid(format!(
+                "invalid rootfs: stat {}: {text}",
+                rootfs.display()
+            )));
+        }
+        let namespaces = Namespaces::new(&spec.linux)?;
+        sysctl::check(spec, &namespaces)?;
+        let own_capabilities =
+            cleat_sys::capability::get().context(|| "capget".to_owned())?.permitted;
+        let (capabilities, unknown) =
+            Masks::new(&process.capabilities.clone().unwrap_or_default(), own_capabilities);
+        if !unknown.is_empty() {
+            log::warn(&format!("ignoring unknown or unavailable capabilities: {unknown:?}"));
+        }
+        let personality = spec.linux.personality.as_ref().map(process::personality).transpose()?;
+        let console = match (&request.console_socket, request.own_console.take()) {
+            (Some(path), _) => Some(Taker::connect(path)?),
+            (None, own) => own,
+        };
+        let filter = compile(global, spec)?;
+        Ok(Self {
+            process,
+            rootfs,
+            namespaces,
+            own_capabilities,
+            capabilities,
+            personality,
+            filter,
+            console,
+        })
+    }
+
+    /// Returns what later verbs need to know of it.
+    fn extra(&self, request: &Request, spec: &Spec) -> Extra {
+        let filter = self.filter.as_ref();
+        Extra {
+            oci_version: spec.oci_version.clone(),
+            bundle: request.bundle.clone(),
+            annotations: spec.annotations.clone(),
+            namespaces: self.namespaces.all(),
+            capabilities: self.process.capabilities.clone(),
+            filter_flags: filter.map(|filter| filter.flags),
+            filter_listener: filter.and_then(|filter| filter.listener_path.clone()),
+            filter_metadata: filter.and_then(|filter| filter.listener_metadata.clone()),
+            new_keyring: request.new_keyring,
+            personality: self.personality,
+            starting: !request.fifo,
+            poststart_hooks: !spec.hooks.poststart.is_empty(),
+            poststop_hooks: !spec.hooks.poststop.is_empty(),
+        }
+    }
+}
+
+/// Makes the container.
+///
+/// # Errors
+/// [`Error`]; what was made is taken back.
+pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Launched> {
+    let mut draft = Draft::new(global, &mut request, spec)?;
+    // Hooks begin there.
+    std::env::set_current_dir(&request.bundle)
+        .context(|| format!("chdir {}", request.bundle.display()))?;
+    let mut undo = Undo::default();
+    let directory = make_directory(&global.root, &request.id)?;
+    undo.directory = Some(directory.clone());
+    let fifo = if request.fifo { Some(make_fifo(&directory)?) } else { None };
+    let (cgroup_paths, joiner) = make_cgroup(spec, &request.id, &mut undo)?;
+    let extra = draft.extra(&request, spec);
+    let document = state::document(&extra, &request.id, "creating", 0);
+    let (channel, child_channel) = channel::pair()?;
+    let plan = Plan {
+        spec,
+        process: &draft.process,
+        bundle: &request.bundle,
+        rootfs: &draft.rootfs,
+        layers: request.layers.as_deref(),
+        no_pivot: request.no_pivot,
+        namespaces: &draft.namespaces,
+        joiner: Some(&joiner),
+        cgroup_paths: &cgroup_paths,
+        filter: draft.filter.as_ref(),
+        console: draft.console.take(),
+        fifo,
+        preserve: request.preserve,
+        capabilities: draft.capabilities,
+        own_capabilities: draft.own_capabilities,
+        personality: draft.personality,
+        keyring: request.new_keyring.then(|| format!("_ses.{}", request.id)),
+        state: &document,
+    };
+    let (init, channel) = birth::start_init(plan, channel, child_channel, &mut undo)?;
+    let start = state::stat_of(init.as_raw()).ok_or_else(died)?.start;
+    let container = Container {
+        directory,
+        state: State {
+            id: request.id.clone(),
+            init_process_pid: init.as_raw(),
+            init_process_start: start,
+            created: log::rfc3339(SystemTime::now(), true),
+            config: Config { rootfs: draft.rootfs.clone(), labels: labels(spec, &request.bundle) },
+            cgroup_paths,
+            namespace_paths: namespace::paths(init.as_raw()).collect(),
+            cleat: extra,
+        },
+    };
+    if let Some(filter) = &draft.filter {
+        state::write_whole(&container.directory.join(FILTER), &filter.program)?;
+    }
+    container.save()?;
+    if let Some(path) = &request.pidfd_socket {
+        hand_over_pidfd(path, undo.init.as_ref().map(|(_, pidfd)| pidfd))?;
+    }
+    if draft.namespaces.has_user() {
+        let cgroup = undo.cgroup.as_ref();
+        let own = draft.own_capabilities;
+        birth::admit(spec, &draft.process, own, &draft.namespaces, init, cgroup)?;
+        channel.send(&Message::Go).context(died_at)?;
+    }
+    let follower = Follower {
+        channel: &channel,
+        spec,
+        container: &container,
+        init: undo.init.as_ref().map(|(_, pidfd)| pidfd),
+        cgroup: undo.cgroup.as_ref(),
+        released_by_us: !request.fifo,
+    };
+    follower.follow().map_err(|error| follow::explain(error, init))?;
+    if let Some(path) = &request.pid_file {
+        state::write_whole(path, init.to_string().as_bytes())?;
+    }
+    let (_, _, init) = undo.keep();
+    let (pid, pidfd) = init.ok_or_else(died)?;
+    Ok(Launched { container, pid, pidfd, channel })
+}
+
+/// Makes the cgroup, which nobody may be in, or be frozen in.
+fn make_cgroup(
+    spec: &Spec,
+    id: &str,
+    undo: &mut Undo,
+) -> Result<(BTreeMap<String, String>, Joiner)> {
+    let cgroup = Cgroup::new(spec.linux.cgroups_path.as_deref(), id)?;
+    if cgroup.exists() {
+        let count = cgroup.pids()?.len();
+        if count > 0 {
+            let text = format!("container's cgroup is not empty: {count} process(es) found");
+            return Err(Error::Invalid(text));
+        }
+    }
+    if cgroup.stops_newcomers()? {
+        return Err(Error::Invalid("container's cgroup unexpectedly frozen".to_owned()));
+    }
+    cgroup.create()?;
+    let made = (cgroup.paths(), cgroup.joiner()?);
+    undo.cgroup = Some(cgroup);
+    Ok(made)
+}
+
+/// Sends a handle to a process to whoever asked for one with `--pidfd-socket`.
+///
+/// # Errors
+/// Where nobody listens there.
+pub fn hand_over_pidfd(path: &Path, pidfd: Option<&PidFd>) -> Result<()> {
+    let Some(pidfd) = pidfd else { return Ok(()) };
+    let what = || format!("failed to dial {}", path.display());
+    let socket = UnixStream::connect(path).context(what)?;
+    fdpass::send(&socket, b"pidfd", &[pidfd.as_fd().as_raw_fd()]).context(what).map(drop)
+}
+
+pub(super) fn died() -> Error {
+    Error::Init("unable to start container process: container process is already dead".to_owned())
+}
+
+pub(super) fn died_at() -> String {
+    "unable to start container process: container process is already dead".to_owned()
+}
+
+fn compile(global: &Global, spec: &Spec) -> Result<Option<Filter>> {
+    let Some(profile) = &spec.linux.seccomp else { return Ok(None) };
+    let filter = seccomp::cached(&global.root.join(FILTER_CACHE), profile);
+    filter.map(Some).map_err(|error| Error::Invalid(format!("unable to init seccomp: {error}")))
+}
+
+fn make_directory(root: &Path, id: &str) -> Result<PathBuf> {
+    let directory = root.join(id);
+    let make = || std::fs::DirBuilder::new().mode(0o711).create(&directory);
+    let made = match make() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(root)
+                .context(|| format!("mkdir {}", root.display()))?;
+            make()
+        }
+        made => made,
+    };
+    match made {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::Exists),
+        made => made.context(|| format!("mkdir {}", directory.display())).map(|()| directory),
+    }
+}
+
+/// Opened for both directions, so that a reader never sees the end, and a writer knows that init is there.
+fn make_fifo(directory: &Path) -> Result<OwnedFd> {
+    let what = || "unable to setup exec fifo".to_owned();
+    let path = directory.join(FIFO);
+    mkfifo(&path, Mode::from_bits_truncate(0o600)).context(what)?;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).context(what)?;
+    Ok(file.into())
+}
+
+fn labels(spec: &Spec, bundle: &Path) -> Vec<String> {
+    let bundle = format!("bundle={}", bundle.display());
+    spec.annotations.iter().map(|(key, value)| format!("{key}={value}")).chain([bundle]).collect()
+}
