@@ -27,6 +27,8 @@ const DEFAULT_STATE: &str = "/run/cleat";
 const DEFAULT_SOCKET: &str = "/run/cleat.sock";
 /// The options' file; it may be missing, one that was named may not.
 pub const DEFAULT_FILE: &str = "/etc/cleat/daemon.json";
+/// Where Docker looks for registries' certificates.
+const DOCKER_CERTIFICATES: &str = "/etc/docker/certs.d";
 /// Our own runtime's name towards clients.
 const NATIVE_RUNTIME: &str = "runc";
 /// dockerd's default.
@@ -81,6 +83,24 @@ pub struct Config {
     pub registry_mirrors: Vec<String>,
     /// `insecure-registries`.
     pub insecure_registries: Vec<String>,
+    /// Where `HOST:PORT/{ca.crt,client.cert,client.key}` are looked for: beside the options' file, and where Docker has them.
+    pub certificates: Vec<PathBuf>,
+}
+
+impl Config {
+    /// Returns what the client of registries is told.
+    pub fn registries(&self) -> crate::registry::Config {
+        crate::registry::Config {
+            mirrors: self.registry_mirrors.clone(),
+            insecure: self.insecure_registries.clone(),
+            certificates: self.certificates.clone(),
+            user_agent: format!(
+                "cleat/{} os/linux arch/{}",
+                env!("CARGO_PKG_VERSION"),
+                crate::image::host_architecture()
+            ),
+        }
+    }
 }
 
 /// Where clients come in.
@@ -141,7 +161,11 @@ fn invalid(message: impl fmt::Display) -> Error {
 pub fn load(flags: &Flags) -> Result<Config, Error> {
     let given = flags.as_file()?;
     let from_file = read_file(flags.config_file.as_deref(), &given)?;
-    check(from_file.or(given))
+    let mut config = check(from_file.or(given))?;
+    let file = flags.config_file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    let beside = file.parent().unwrap_or(Path::new("/")).join("certs.d");
+    config.certificates.insert(0, beside);
+    Ok(config)
 }
 
 fn read_file(named: Option<&Path>, flags: &File) -> Result<File, Error> {
@@ -207,6 +231,7 @@ fn check(raw: File) -> Result<Config, Error> {
         labels: labels(&raw)?,
         registry_mirrors: raw.registry_mirrors.clone().unwrap_or_default(),
         insecure_registries: raw.insecure_registries.clone().unwrap_or_default(),
+        certificates: vec![DOCKER_CERTIFICATES.into()],
         root,
         state,
     })

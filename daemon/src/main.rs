@@ -12,6 +12,7 @@ mod gc;
 mod image;
 mod metadata;
 mod network;
+mod registry;
 mod snapshot;
 mod spec;
 mod task;

@@ -1,6 +1,7 @@
 //! `/images/…`. Names contain slashes, so what is done with one stands at the end of the path.
 
 mod list;
+mod pull;
 mod show;
 mod transfer;
 

@@ -49,6 +49,9 @@ pub enum Error {
     /// The archive has more than is taken.
     #[error("the archive has too many {0}")]
     TooMany(&'static str),
+    /// It unpacks to more than is taken: a bomb.
+    #[error("the archive unpacks to more than the {0} bytes that its size permits")]
+    Bomb(u64),
     /// The tree did not take an entry.
     #[error("cannot {action} {name:?}")]
     Io {
@@ -76,6 +79,7 @@ impl Error {
             | Self::Compression(_)
             | Self::Entry { .. }
             | Self::Overwrite(_)
+            | Self::Bomb(_)
             | Self::TooMany(_) => Kind::InvalidArgument,
             Self::ReadOnly { .. } => Kind::Forbidden,
             Self::Io { source, .. } => match source.kind() {

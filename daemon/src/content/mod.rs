@@ -4,7 +4,11 @@
 //!  ingest ──write…──▶ (verify digest and size) ──sync──▶ rename to blobs/sha256/<hex> ──sync dir──▶ blob
 //!     └─ dropped, or found at start ─▶ (gone)
 //! ```
+//! A partial, `ingest/<hex>.partial`, is what has come of a blob from a registry: it outlives the daemon, so that the next
+//! attempt goes on where this one stopped, for a day at most.
 //! A blob that no image refers to is garbage; `Images` removes it with the image, and sweeps at start.
+
+mod partial;
 
 use std::{
     fs::{self, File},
@@ -18,6 +22,8 @@ use std::{
 
 use cleat_proto::{digest::Digest, kind::Kind};
 use sha2::{Digest as _, Sha256};
+
+pub use partial::Partial;
 
 /// What can go wrong with a blob.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +102,9 @@ impl Content {
         }
         for entry in fs::read_dir(&ingest).map_err(Error::io("list", &ingest))? {
             let path = entry.map_err(Error::io("list", &ingest))?.path();
+            if partial::is_fresh(&path) {
+                continue;
+            }
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
         Ok(Self(Arc::new(Store { blobs, ingest, next: AtomicU64::new(0) })))

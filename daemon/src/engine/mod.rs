@@ -61,6 +61,7 @@ use crate::{
     image::Images,
     metadata::{self, Database, Table},
     network,
+    registry::Registries,
     snapshot::Snapshots,
     task::{self, TaskDir},
     volume::Volumes,
@@ -93,6 +94,7 @@ struct Inner {
     config: Config,
     database: Database,
     images: Images,
+    registries: Registries,
     volumes: Volumes,
     networks: network::Controller,
     events: event::Bus,
@@ -137,8 +139,10 @@ impl Engine {
         let volumes = Volumes::open(&config.root.join("volumes"), database.clone())?;
         let networks = network::Controller::open(config.network.clone(), &database)?;
         paths::make_private(&config.root.join("containers"))?;
+        let registries = Registries::new(config.registries());
         Ok(Self(Arc::new(Inner {
             config,
+            registries,
             database,
             images,
             volumes,

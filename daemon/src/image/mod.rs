@@ -5,11 +5,13 @@
 //! through one lock: decide, commit, change the memory. What no image, container or lease refers to any more is removed
 //! in the same step (see [`crate::gc`]).
 
+mod blobs;
 mod changes;
 mod commit;
 pub mod config;
 mod import;
 mod load;
+pub mod pull;
 pub mod reference;
 mod remove;
 mod save;
@@ -22,13 +24,14 @@ use std::{
 };
 
 use cleat_proto::{
-    digest::{ChainId, DiffId, ImageId},
+    digest::{ChainId, DiffId, Digest, ImageId},
     docker::container::Config,
     kind::Kind,
 };
 
 use crate::{
-    archive, content, content::Content, metadata, metadata::Database, snapshot, snapshot::Snapshots,
+    archive, content, content::Content, metadata, metadata::Database, registry, snapshot,
+    snapshot::Snapshots,
 };
 
 pub use commit::Commit;
@@ -36,6 +39,7 @@ pub use config::History;
 use config::ImageConfig;
 pub use import::Import;
 pub use load::Loaded;
+pub use pull::{Pull, PullStep, Pulled};
 pub use reference::{ImageRef, Reference};
 pub use remove::{RemoveOptions, Removed};
 
@@ -63,6 +67,35 @@ pub enum Error {
     /// A layer's files are not what they were.
     #[error("layer {0} is damaged: its files do not make its tar any more")]
     Damaged(DiffId),
+    /// What came of a layer is not what its name says. dockerd's words.
+    #[error("filesystem layer verification failed for digest {0}")]
+    LayerDigest(Digest),
+    /// A layer is shorter or longer than its manifest says.
+    #[error("layer {digest} has {found} bytes instead of {wanted}")]
+    LayerSize {
+        /// Which.
+        digest: Digest,
+        /// The manifest's word.
+        wanted: u64,
+        /// The truth.
+        found: u64,
+    },
+    /// A registry does not have or give what was asked for.
+    #[error("{message}")]
+    Remote {
+        /// What the caller can do about it.
+        kind: Kind,
+        /// Docker's words.
+        message: String,
+        /// The registry's.
+        source: Box<registry::Error>,
+    },
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// A piece of work of our own did not come to its end.
+    #[error("a task of the daemon failed: {0}")]
+    Lost(String),
     /// A tar.
     #[error(transparent)]
     Archive(#[from] archive::Error),
@@ -86,7 +119,16 @@ impl Error {
                 Kind::InvalidArgument
             }
             Self::Conflict(_) => Kind::Conflict,
-            Self::Damaged(_) => Kind::Internal,
+            Self::Damaged(_)
+            | Self::LayerDigest(_)
+            | Self::LayerSize { .. }
+            | Self::Lost(_) => Kind::Internal,
+            Self::Remote { kind, .. } => *kind,
+            Self::Registry(error) => match error {
+                registry::Error::Manifest(_) | registry::Error::Platform(_) => error.kind(),
+                // As dockerd has it: what a registry says is no status of ours.
+                _ => Kind::Internal,
+            },
             Self::Archive(error) => error.kind(),
             Self::Content(error) => error.kind(),
             Self::Snapshot(error) => error.kind(),
@@ -199,6 +241,7 @@ struct Inner {
     content: Content,
     snapshots: Snapshots,
     catalog: RwLock<Catalog>,
+    transfers: pull::Transfers,
     /// Held from a decision to the change of the catalogue: commits follow one another.
     turn: Mutex<()>,
 }

@@ -40,6 +40,16 @@ pub struct Name {
 }
 
 impl Name {
+    /// Returns the registry: `docker.io`, `host:port`.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// Returns the repository in it: `library/busybox`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Returns the name as users write it: `busybox`.
     pub fn familiar(&self) -> String {
         if self.domain != DEFAULT_DOMAIN {

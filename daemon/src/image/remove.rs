@@ -197,8 +197,11 @@ impl Images {
             }
             self.remove_image(&image.id, RemoveOptions::default(), true, uses, &mut removed)?;
         }
+        let busy = self.0.transfers.busy();
+        let keep = |hex: &str| busy.iter().any(|digest| digest.hex() == hex);
+        let partials = self.content().remove_partials(&keep)?;
         let after: u64 = self.snapshots().layers().iter().map(|layer| layer.size).sum();
-        Ok((removed, before.saturating_sub(after)))
+        Ok((removed, before.saturating_sub(after) + partials))
     }
 }
 

@@ -63,6 +63,7 @@ impl Images {
             content,
             snapshots,
             catalog: std::sync::RwLock::default(),
+            transfers: super::pull::Transfers::default(),
             turn: std::sync::Mutex::default(),
         }));
         images.read_records()?;
@@ -360,7 +361,7 @@ impl Images {
                 self.0.content.remove(&digest)?;
             }
         }
-        Ok(())
+        Ok(self.sweep_known_blobs()?)
     }
 
     fn garbage(&self, images: &[Arc<Image>], uses: &[Use]) -> Vec<ChainId> {

@@ -267,6 +267,12 @@ impl Snapshots {
         merged::usage(&self.active(id).join("fs"))
     }
 
+    /// Returns what the filesystem of the layers has left for root; `None` if it does not say.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let stat = nix::sys::statvfs::statvfs(&self.0.root).ok()?;
+        Some(stat.blocks_available() * stat.fragment_size())
+    }
+
     fn active(&self, id: &ContainerId) -> PathBuf {
         self.0.root.join("active").join(id.as_str())
     }

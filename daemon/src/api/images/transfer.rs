@@ -1,4 +1,4 @@
-//! Images in and out: `POST /images/create` (import; pull comes with registries), `POST /images/load`, `GET /images/get`.
+//! Images in and out: `POST /images/create` (import; for pull see its file), `POST /images/load`, `GET /images/get`.
 
 use axum::extract::{Request, State};
 use serde::Serialize;
@@ -21,8 +21,7 @@ struct Status<'a> {
 
 pub(super) async fn create(State(engine): State<Engine>, query: Query, request: Request) -> Result {
     if query.optional("fromImage").is_some() {
-        repository_and_tag(query.get("fromImage"), query.get("tag"))?;
-        return Err(Error::not_implemented("pulling images"));
+        return super::pull::pull(engine, &query, request.headers()).await;
     }
     let source = query.get("fromSrc");
     if source != "-" {
@@ -45,7 +44,7 @@ pub(super) async fn create(State(engine): State<Engine>, query: Query, request: 
 }
 
 /// Reads `os[/architecture[/variant]]`; the host's where nothing is said.
-fn platform(text: &str) -> Result<(String, String, String), Error> {
+pub(super) fn platform(text: &str) -> Result<(String, String, String), Error> {
     let mut parts = text.split('/').map(str::to_ascii_lowercase);
     let os = parts.next().filter(|os| !os.is_empty()).unwrap_or_else(|| "linux".into());
     let architecture = parts.next().unwrap_or_else(|| crate::image::host_architecture().into());
