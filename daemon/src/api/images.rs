@@ -2,6 +2,7 @@
 
 mod list;
 mod pull;
+mod push;
 mod show;
 mod transfer;
 
@@ -15,7 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use cleat_proto::docker::image::{Deleted, ImagesPruned};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use super::{
     body,
@@ -29,6 +30,7 @@ use crate::{
 };
 
 pub use list::disk_usage;
+pub(super) use pull::{AuthConfig, credentials};
 
 /// The routes.
 pub fn routes() -> Router<Engine> {
@@ -38,7 +40,6 @@ pub fn routes() -> Router<Engine> {
         .route("/images/load", post(transfer::load))
         .route("/images/get", get(transfer::save_many))
         .route("/images/prune", post(prune))
-        .route("/images/search", get(search))
         .route("/images/{*rest}", get(read).post(change).delete(remove))
 }
 
@@ -58,16 +59,17 @@ async fn read(
 }
 
 /// `POST /images/{name}/tag|push`.
-async fn change(state: State<Engine>, Path(rest): Path<String>, query: Query) -> Result {
+async fn change(
+    State(engine): State<Engine>,
+    Path(rest): Path<String>,
+    query: Query,
+    headers: HeaderMap,
+) -> Result {
     match rest.rsplit_once('/') {
-        Some((name, "tag")) => tag(&state, name, &query).await,
-        Some((_, "push")) => Err(Error::not_implemented("pushing images")),
+        Some((name, "tag")) => tag(&engine, name, &query).await,
+        Some((name, "push")) => push::push(engine, name, &query, &headers).await,
         _ => Ok(super::error::page_not_found().await),
     }
-}
-
-async fn search() -> Result {
-    Err(Error::not_implemented("searching for images"))
 }
 
 async fn tag(engine: &Engine, name: &str, query: &Query) -> Result {

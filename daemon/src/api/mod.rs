@@ -31,6 +31,7 @@ pub mod listen;
 pub mod logs;
 pub mod networks;
 pub mod query;
+pub mod registry;
 pub mod server;
 pub mod stats;
 pub mod system;
@@ -62,6 +63,7 @@ fn routes() -> Router<Engine> {
         .merge(images::routes())
         .merge(logs::routes())
         .merge(networks::routes())
+        .merge(registry::routes())
         .merge(stats::routes())
         .merge(system::routes())
         .merge(unimplemented::routes())

@@ -1,19 +1,14 @@
-//! `/_ping`, `/version`, `/info`, `/auth`.
+//! `/_ping`, `/version`, `/info`.
 
 use axum::{
     Router,
     extract::State,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
 use http::header;
-use serde::Deserialize;
 
-use super::{
-    body::{self, Json},
-    error::{Error, Result},
-    version::ApiVersion,
-};
+use super::{body, error::Result, version::ApiVersion};
 use crate::engine::Engine;
 
 /// The daemon's own routes.
@@ -22,7 +17,6 @@ pub fn routes() -> Router<Engine> {
         .route("/_ping", get(ping))
         .route("/version", get(version))
         .route("/info", get(info))
-        .route("/auth", post(auth))
 }
 
 /// Also answers HEAD, where the body is left out. Clients negotiate the version by its headers.
@@ -50,18 +44,4 @@ async fn info(version: ApiVersion, State(engine): State<Engine>) -> Result {
         info.firewall_backend = None;
     }
     body::ok(&info)
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct AuthConfig {
-    username: String,
-    serveraddress: String,
-}
-
-async fn auth(Json(auth): Json<AuthConfig>) -> Error {
-    let AuthConfig { username, serveraddress } = auth;
-    Error::internal(format!(
-        "cannot log in to {serveraddress:?} as {username:?}: registries are not implemented by cleat yet"
-    ))
 }

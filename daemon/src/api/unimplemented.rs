@@ -14,7 +14,7 @@ use super::{
 };
 use crate::engine::Engine;
 
-/// `/swarm` and its kin, `/plugins`, BuildKit's upgrades, checkpoints, the registry.
+/// `/swarm` and its kin, `/plugins`, BuildKit's upgrades, checkpoints.
 pub fn routes() -> Router<Engine> {
     let mut router = Router::new();
     for path in [
@@ -46,7 +46,6 @@ pub fn routes() -> Router<Engine> {
         .route("/build/cancel", post(not_yet))
         .route("/session", post(not_yet))
         .route("/grpc", post(not_yet))
-        .route("/distribution/{*rest}", get(not_yet))
         .route("/containers/{id}/checkpoints", any(no_checkpoints))
         .route("/containers/{id}/checkpoints/{name}", any(no_checkpoints))
         .route("/containers/{id}/attach/ws", get(no_websocket))

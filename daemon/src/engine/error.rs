@@ -73,6 +73,7 @@ from_module!(
     crate::container::mount_point::Error,
     crate::archive::Error,
     crate::image::Error,
+    crate::registry::Error,
     crate::snapshot::Error,
     crate::content::Error,
     crate::container::names::Error,

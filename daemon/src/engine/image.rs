@@ -6,9 +6,7 @@ use super::{Engine, Error, Result};
 use crate::{
     archive::chunks::{ChunkWriter, Received},
     event::{Event, Kind},
-    image::{
-        Image, Import, Loaded, Pull, PullStep, Pulled, Reference, RemoveOptions, Removed, pull,
-    },
+    image::{Image, Import, Loaded, Reference, RemoveOptions, Removed},
 };
 
 impl Engine {
@@ -73,53 +71,6 @@ impl Engine {
             }
         });
         Ok(receiver)
-    }
-
-    /// Pulls an image, or all tags of a repository if the reference has neither tag nor digest; `tell` hears of each step, with
-    /// the reference that it is about. Returns whether anything is new.
-    ///
-    /// # Errors
-    /// What the registry says, or what is wrong with what it sends.
-    pub async fn pull_image(
-        &self,
-        request: Pull,
-        tell: impl Fn(&Reference, PullStep) + Send + Sync + 'static,
-    ) -> Result<bool> {
-        let tell = Arc::new(tell);
-        let whole = request.reference.clone();
-        let tags = if whole.tag.is_none() && whole.digest.is_none() {
-            self.remote_tags(&request).await?
-        } else {
-            vec![whole.clone()]
-        };
-        let mut any: Option<Pulled> = None;
-        for reference in tags {
-            let pull = Pull { reference: reference.clone(), ..request.clone() };
-            let tell = Arc::clone(&tell);
-            let told = Arc::new(move |step| tell(&reference, step));
-            let pulled = self.images().pull(&self.0.registries, pull, told).await?;
-            let newer = pulled.newer || any.as_ref().is_some_and(|before| before.newer);
-            any = Some(Pulled { newer, ..pulled });
-        }
-        let Some(pulled) = any else { return Ok(false) };
-        let mut attributes = pulled.image.config.labels.clone().unwrap_or_default();
-        attributes.insert("name".into(), whole.name.familiar());
-        self.events().publish(Event::now(Kind::Image, "pull", whole.familiar(), attributes));
-        Ok(pulled.newer)
-    }
-
-    async fn remote_tags(&self, request: &Pull) -> Result<Vec<Reference>> {
-        let name = &request.reference.name;
-        let refused = |error| Error::from(pull::refused(error, &request.reference));
-        let session = self.0.registries.session(
-            name.domain(),
-            name.path(),
-            request.credentials.clone(),
-            false,
-        );
-        let tags = session.await.map_err(refused)?.tags().await.map_err(refused)?;
-        let one = |tag| Reference { tag: Some(tag), ..request.reference.clone() };
-        Ok(tags.into_iter().filter(|tag| crate::image::reference::is_tag(tag)).map(one).collect())
     }
 
     /// Gives an image one more name.

@@ -28,6 +28,7 @@ mod paths;
 mod pause;
 mod prune;
 mod recover;
+mod registry;
 mod remove;
 mod rename;
 mod shm;

@@ -36,6 +36,16 @@ impl Known {
             path: name.path().to_owned(),
         }
     }
+
+    pub(super) fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            media_type: self.media_type.clone(),
+            size: self.size,
+            digest: self.digest.clone(),
+            urls: None,
+            platform: None,
+        }
+    }
 }
 
 impl Images {

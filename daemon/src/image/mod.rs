@@ -12,6 +12,7 @@ pub mod config;
 mod import;
 mod load;
 pub mod pull;
+pub mod push;
 pub mod reference;
 mod remove;
 mod save;
@@ -35,11 +36,11 @@ use crate::{
 };
 
 pub use commit::Commit;
-pub use config::History;
-use config::ImageConfig;
+pub use config::{History, ImageConfig};
 pub use import::Import;
 pub use load::Loaded;
 pub use pull::{Pull, PullStep, Pulled};
+pub use push::{LayerPush, PushStep};
 pub use reference::{ImageRef, Reference};
 pub use remove::{RemoveOptions, Removed};
 
@@ -119,10 +120,9 @@ impl Error {
                 Kind::InvalidArgument
             }
             Self::Conflict(_) => Kind::Conflict,
-            Self::Damaged(_)
-            | Self::LayerDigest(_)
-            | Self::LayerSize { .. }
-            | Self::Lost(_) => Kind::Internal,
+            Self::Damaged(_) | Self::LayerDigest(_) | Self::LayerSize { .. } | Self::Lost(_) => {
+                Kind::Internal
+            }
             Self::Remote { kind, .. } => *kind,
             Self::Registry(error) => match error {
                 registry::Error::Manifest(_) | registry::Error::Platform(_) => error.kind(),

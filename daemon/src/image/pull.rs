@@ -19,7 +19,8 @@ use cleat_proto::{
 };
 
 use super::{
-    Error, Image, ImageConfig, Images, Reference, blobs::Known,
+    Error, Image, ImageConfig, Images, Reference,
+    blobs::Known,
     store::{NewImage, NewLayer},
     unpack::{self, Unpacked},
 };
@@ -31,11 +32,12 @@ use crate::{
     snapshot::{self, Lease},
 };
 
-pub(super) use transfers::Transfers;
 use transfers::Claim;
+pub(super) use transfers::Transfers;
 
 /// The configurations of images; what else registries hold is no image.
-const CONFIG_TYPES: [&str; 4] = [manifest::CONFIG, manifest::OCI_CONFIG, "application/octet-stream", ""];
+const CONFIG_TYPES: [&str; 4] =
+    [manifest::CONFIG, manifest::OCI_CONFIG, "application/octet-stream", ""];
 
 /// What to pull.
 #[derive(Clone, Debug)]
@@ -127,8 +129,12 @@ impl Images {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.clone().unwrap_or_default(),
         };
-        let found =
-            registries.find(reference.name.domain(), reference.name.path(), pull.credentials, &name);
+        let found = registries.find(
+            reference.name.domain(),
+            reference.name.path(),
+            pull.credentials,
+            &name,
+        );
         let (session, found) = found.await.map_err(|error| refused(error, reference))?;
         let wanted = pull.platform.clone().unwrap_or_else(host_platform);
         // An index that has nothing for us is told of after the first line, as dockerd does.
@@ -137,7 +143,8 @@ impl Images {
         let manifest = session.choose(&found, &wanted).await?;
         check_types(&manifest)?;
         let id = ImageId::from(manifest.config.digest.clone());
-        let by_digest = Reference { tag: None, digest: Some(found.digest.clone()), ..reference.clone() };
+        let by_digest =
+            Reference { tag: None, digest: Some(found.digest.clone()), ..reference.clone() };
         let mut names = vec![by_digest];
         names.extend((reference.digest.is_none()).then(|| reference.clone()));
         let newer = self.owner(reference).as_ref() != Some(&id);
@@ -196,11 +203,12 @@ impl Images {
         let plan = Plan { config, layers: manifest.layers, chain_ids };
         let (origins, claim) = self.claim(&plan, tell).await;
         let claim = Arc::new(claim);
-        let fetches = plan.layers.iter().zip(&origins).enumerate().filter_map(|(at, (layer, origin))| {
-            let diff_id = plan.config.rootfs.diff_ids[at].clone();
-            matches!(origin, Origin::Fetch)
-                .then(|| self.fetch_layer(session, layer, diff_id, Arc::clone(&claim), tell))
-        });
+        let fetches =
+            plan.layers.iter().zip(&origins).enumerate().filter_map(|(at, (layer, origin))| {
+                let diff_id = plan.config.rootfs.diff_ids[at].clone();
+                matches!(origin, Origin::Fetch)
+                    .then(|| self.fetch_layer(session, layer, diff_id, Arc::clone(&claim), tell))
+            });
         let fetched = futures_util::future::try_join_all(fetches).await?;
         let known = plan.layers.iter().zip(&plan.config.rootfs.diff_ids);
         let known: Vec<(DiffId, Known)> = known
@@ -310,7 +318,8 @@ impl Images {
                     unpack::copy(self.snapshots(), &stack[below])?.onto(parent, chain_id)
                 }
                 Origin::Fetch => {
-                    let unpacked = fetched.next().ok_or(Error::ConfigShape("a layer was not fetched"))?;
+                    let unpacked =
+                        fetched.next().ok_or(Error::ConfigShape("a layer was not fetched"))?;
                     unpacked.onto(parent, chain_id)
                 }
             };
@@ -377,7 +386,9 @@ pub fn refused(error: registry::Error, reference: &Reference) -> Error {
     let name = reference.name.familiar();
     let words = match code.as_str() {
         "DENIED" => {
-            format!("pull access denied for {name}, repository does not exist or may require 'docker login'")
+            format!(
+                "pull access denied for {name}, repository does not exist or may require 'docker login'"
+            )
         }
         "MANIFEST_UNKNOWN" => format!("manifest for {} not found", reference.familiar()),
         "NAME_UNKNOWN" => format!("repository {name} not found"),

@@ -121,8 +121,9 @@ impl Auth {
                 format!("Bearer {}", token.text)
             }
         };
-        let mut value = HeaderValue::from_str(&text)
-            .map_err(|_| Error::Protocol("the credentials have characters no header takes".into()))?;
+        let mut value = HeaderValue::from_str(&text).map_err(|_| {
+            Error::Protocol("the credentials have characters no header takes".into())
+        })?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
@@ -170,11 +171,14 @@ impl Auth {
             return Err(refusal(answer).await);
         }
         let bytes = read(answer.into_body(), ANSWER_MAX, "the token server's answer").await?;
-        let answer: TokenAnswer = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Protocol(format!("unable to decode token response: {error}")))?;
+        let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::Protocol(format!("unable to decode token response: {error}"))
+        })?;
         let text = if answer.token.is_empty() { answer.access_token } else { answer.token };
         if text.is_empty() {
-            return Err(Error::Protocol("authorization server did not include a token in the response".into()));
+            return Err(Error::Protocol(
+                "authorization server did not include a token in the response".into(),
+            ));
         }
         // A little less than it lives: it has to get there.
         let life = answer.expires_in.max(TOKEN_LIFE) * 9 / 10;

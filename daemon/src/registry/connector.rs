@@ -86,7 +86,8 @@ impl Connector {
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(bare).map_err(io::Error::other)?;
         let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await;
-        let stream = stream.map_err(|error| io::Error::new(error.kind(), format!("tls: {error}")))?;
+        let stream =
+            stream.map_err(|error| io::Error::new(error.kind(), format!("tls: {error}")))?;
         Ok(Stream { io: TokioIo::new(Box::new(stream)), by_proxy: false })
     }
 }

@@ -76,7 +76,8 @@ impl Config {
     }
 
     fn mirror(&self, text: &str) -> Result<Endpoint, Error> {
-        let wrong = || Error::Config(format!("invalid mirror: {text:?} is no http or https address"));
+        let wrong =
+            || Error::Config(format!("invalid mirror: {text:?} is no http or https address"));
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let scheme = match scheme {
             "https" => "https",

@@ -133,6 +133,20 @@ impl Registries {
         Ok(Session { registries: self.clone(), endpoint, path: path.to_owned(), auth, actions })
     }
 
+    /// Opens whatever is at an address, without credentials.
+    ///
+    /// # Errors
+    /// If it is none, or there is nothing.
+    pub async fn get(&self, url: &str) -> Result<Blob, Error> {
+        let request = Request::new(Method::GET, url);
+        let answer = self.0.transport.send(&self.0.config, &request).await?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            return Err(Error::Protocol(format!("Got HTTP status code >= 400: {status}")));
+        }
+        Ok(Blob { body: answer.into_body(), skip: 0 })
+    }
+
     /// `POST /auth`: tries credentials. Returns the refresh token if the registry gives one.
     ///
     /// # Errors
@@ -163,11 +177,6 @@ impl Session {
 
     pub(super) fn url(&self, rest: &str) -> String {
         self.endpoint.url(&format!("{}/{rest}", self.path))
-    }
-
-    /// Returns `host:port` of the registry that this session talks to.
-    pub fn authority(&self) -> &str {
-        &self.endpoint.authority
     }
 
     /// Sends a request with credentials: once more after a challenge, and a few times if that may help.
@@ -226,29 +235,11 @@ impl Session {
             .fold(Request::new(method, url), |request, kind| request.with(header::ACCEPT, kind))
     }
 
-    /// Returns the digest of what a tag names, without fetching it; `None` if the registry does not say.
-    ///
-    /// # Errors
-    /// What the registry says.
-    pub async fn head_manifest(&self, tag: &str) -> Result<Option<Digest>, Error> {
-        let request = self.manifest_request(Method::HEAD, tag);
-        let answer = self.request(request, &self.scope()).await?;
-        if !answer.status().is_success() {
-            return Ok(None);
-        }
-        let digest = answer.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok());
-        Ok(digest.and_then(|text| text.parse().ok()))
-    }
-
     /// Fetches a manifest or an index and verifies it.
     ///
     /// # Errors
     /// What the registry says; [`Error::TooLarge`], [`Error::Digest`], [`Error::Size`].
-    pub async fn manifest(
-        &self,
-        tag_or_digest: &str,
-        size: Option<u64>,
-    ) -> Result<Found, Error> {
+    pub async fn manifest(&self, tag_or_digest: &str, size: Option<u64>) -> Result<Found, Error> {
         let request = self.manifest_request(Method::GET, tag_or_digest);
         let answer = self.request(request, &self.scope()).await?;
         if !answer.status().is_success() {
@@ -258,7 +249,8 @@ impl Session {
             let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
             value.unwrap_or_default().to_owned()
         };
-        let media_type = head("content-type").split(';').next().unwrap_or_default().trim().to_owned();
+        let media_type =
+            head("content-type").split(';').next().unwrap_or_default().trim().to_owned();
         let said: Option<Digest> = head(CONTENT_DIGEST).parse().ok();
         let wanted: Option<Digest> = tag_or_digest.parse().ok();
         let bytes = read(answer.into_body(), MANIFEST_MAX, "the manifest").await?;
@@ -286,7 +278,8 @@ impl Session {
             let best = manifest::matching(&entries, wanted).into_iter().next();
             let best = best.ok_or_else(|| Error::Platform(wanted.to_string()))?;
             let next = self.manifest(best.digest.as_str(), Some(best.size)).await?;
-            let claimed = if best.media_type.is_empty() { &next.media_type } else { &best.media_type };
+            let claimed =
+                if best.media_type.is_empty() { &next.media_type } else { &best.media_type };
             document = manifest::parse(&next.bytes, claimed)?;
         }
         Err(Error::Manifest("the indexes are nested too deep".into()))
@@ -353,7 +346,9 @@ impl Session {
             StatusCode::OK => offset,
             StatusCode::PARTIAL_CONTENT if starts_at(&answer, offset) => 0,
             StatusCode::PARTIAL_CONTENT => {
-                return Err(Error::Protocol("the registry sends another range than the one asked for".into()));
+                return Err(Error::Protocol(
+                    "the registry sends another range than the one asked for".into(),
+                ));
             }
             _ => return Err(refusal(answer).await),
         };
@@ -449,7 +444,11 @@ impl Session {
 }
 
 impl Blob {
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    /// Waits for the next bytes.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let Some(mut bytes) = next(&mut self.body).await? else { return Ok(None) };
             let skip = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
@@ -465,7 +464,8 @@ impl Blob {
 /// `bytes 10-…`: RFC 9110, 14.4.
 fn starts_at(answer: &Response<Incoming>, offset: u64) -> bool {
     let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    let start = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    let start =
+        range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
     start == Some(offset)
 }
 

@@ -121,7 +121,10 @@ pub fn parse(bytes: &[u8], claimed: &str) -> Result<Document, Error> {
         ));
     }
     if raw.schema_version != 2 {
-        return Err(wrong(format!("invalid manifest: schema version {} is not 2", raw.schema_version)));
+        return Err(wrong(format!(
+            "invalid manifest: schema version {} is not 2",
+            raw.schema_version
+        )));
     }
     let is_index = raw.manifests.is_some();
     if is_index && (raw.layers.is_some() || raw.config.is_some()) {

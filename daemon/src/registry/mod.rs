@@ -25,9 +25,9 @@ use cleat_proto::{digest::Digest, kind::Kind};
 
 pub use auth::Credentials;
 pub use endpoint::Config;
-pub use fetch::{Blob, Found, Session};
+pub use fetch::Session;
 pub use search::SearchResult;
-pub use upload::{Source, Upload};
+pub use upload::Upload;
 
 use transport::Transport;
 
@@ -71,9 +71,6 @@ pub enum Error {
     /// Nobody said who they are.
     #[error("no basic auth credentials")]
     NoCredentials,
-    /// The registry does not know us.
-    #[error("unauthorized: {0}")]
-    Unauthorized(String),
     /// A login that was refused.
     #[error("login attempt to {url} failed with status: {status}")]
     Login {
@@ -147,7 +144,6 @@ impl Error {
             | Self::Connection(_)
             | Self::Lost(_)
             | Self::NoCredentials
-            | Self::Unauthorized(_)
             | Self::Login { .. }
             | Self::TooLarge { .. }
             | Self::Redirect(_)
@@ -160,7 +156,7 @@ impl Error {
     }
 
     /// Whether the same request may succeed a moment later.
-    fn is_passing(&self) -> bool {
+    pub fn is_passing(&self) -> bool {
         match self {
             Self::Request { source, .. } => source.is_passing(),
             Self::Connection(_) | Self::Lost(_) => true,

@@ -39,7 +39,8 @@ impl Proxy {
         if address.is_empty() {
             return None;
         }
-        let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let has_port =
+            address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         Some(Self {
             address: if has_port { address.to_owned() } else { format!("{address}:80") },
             authorization: credentials.map(|text| format!("Basic {}", STANDARD.encode(text))),

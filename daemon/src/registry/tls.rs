@@ -42,8 +42,8 @@ pub fn client_config(directory: Option<&Path>, verify: bool) -> Result<Arc<Clien
         None => builder.with_no_client_auth(),
         Some(path) => {
             let key_path = path.with_extension("key");
-            let key = PrivateKeyDer::from_pem_file(&key_path)
-                .map_err(|error| wrong(&key_path, error))?;
+            let key =
+                PrivateKeyDer::from_pem_file(&key_path).map_err(|error| wrong(&key_path, error))?;
             builder
                 .with_client_auth_cert(certificates(path)?, key)
                 .map_err(|error| wrong(path, error))?

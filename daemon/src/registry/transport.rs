@@ -147,9 +147,10 @@ impl Transport {
     ) -> Result<Response<Incoming>, Error> {
         let shown = without_query(&request.url);
         let within = |error: Error| error.within(&request.method, shown);
-        let uri: Uri = request.url.parse().map_err(|_| {
-            within(Error::Protocol(format!("{:?} is no address", request.url)))
-        })?;
+        let uri: Uri = request
+            .url
+            .parse()
+            .map_err(|_| within(Error::Protocol(format!("{:?} is no address", request.url))))?;
         let client = self.client(config, &uri).map_err(within)?;
         let mut built = http::Request::new(body);
         *built.method_mut() = request.method.clone();
@@ -317,10 +318,8 @@ pub async fn refusal(answer: Response<Incoming>) -> Error {
     let body = read(answer.into_body(), ANSWER_MAX, "the registry's error").await;
     let body: Option<Answer> = body.ok().and_then(|body| serde_json::from_slice(&body).ok());
     let said = body.and_then(|body| {
-        let details = (!body.details.is_empty()).then(|| Said {
-            code: String::new(),
-            message: body.details,
-        });
+        let details =
+            (!body.details.is_empty()).then(|| Said { code: String::new(), message: body.details });
         body.errors.into_iter().next().or(details)
     });
     let (code, text) = match status.as_u16() {

@@ -67,8 +67,8 @@ impl Session {
 
     fn upload(&self, from: &str, answer: &Response<Incoming>) -> Result<Upload, Error> {
         let location = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-        let location =
-            location.ok_or_else(|| Error::Protocol("the registry names no place to upload to".into()))?;
+        let location = location
+            .ok_or_else(|| Error::Protocol("the registry names no place to upload to".into()))?;
         Ok(Upload { url: resolve_same_host(from, location)? })
     }
 
@@ -96,12 +96,7 @@ impl Session {
     ///
     /// # Errors
     /// What the registry says.
-    pub async fn finish(
-        &self,
-        upload: Upload,
-        digest: &Digest,
-        rest: Bytes,
-    ) -> Result<(), Error> {
+    pub async fn finish(&self, upload: Upload, digest: &Digest, rest: Bytes) -> Result<(), Error> {
         let separator = if upload.url.contains('?') { '&' } else { '?' };
         let url = format!("{}{separator}{}", upload.url, form(&[("digest", digest.as_str())]));
         let mut request = Request::new(Method::PUT, url)

@@ -85,8 +85,11 @@ fn platform(query: &Query) -> Result<Option<Platform>, Error> {
 
 pub(super) async fn pull(engine: Engine, query: &Query, headers: &HeaderMap) -> Result {
     let reference = wanted(query.get("fromImage"), query.get("tag"))?;
-    let request =
-        Pull { reference: reference.clone(), platform: platform(query)?, credentials: credentials(headers) };
+    let request = Pull {
+        reference: reference.clone(),
+        platform: platform(query)?,
+        credentials: credentials(headers),
+    };
     stream(move |lines| async move {
         let told = lines.clone();
         let pulled = engine.pull_image(request, move |reference, step| told.step(reference, step));
@@ -212,12 +215,14 @@ impl Lines {
     }
 
     pub(super) fn layer(&self, id: &str, status: &str) {
-        let line = LayerLine { status, progress_detail: Detail::default(), progress: String::new(), id };
+        let line =
+            LayerLine { status, progress_detail: Detail::default(), progress: String::new(), id };
         self.send(&line);
     }
 
     pub(super) fn progress(&self, id: &str, status: &str, current: u64, total: u64) {
-        let progress_detail = Detail { current: Some(current), total: Some(total).filter(|total| *total > 0) };
+        let progress_detail =
+            Detail { current: Some(current), total: Some(total).filter(|total| *total > 0) };
         self.send(&LayerLine { status, progress_detail, progress: bar(current, total), id });
     }
 
@@ -301,7 +306,8 @@ fn size(bytes: u64) -> String {
         _ => 3,
     };
     let text = format!("{value:.decimals$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text =
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{}", units[unit])
 }
 

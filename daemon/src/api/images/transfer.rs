@@ -24,9 +24,6 @@ pub(super) async fn create(State(engine): State<Engine>, query: Query, request: 
         return super::pull::pull(engine, &query, request.headers()).await;
     }
     let source = query.get("fromSrc");
-    if source != "-" {
-        return Err(Error::not_implemented("importing from a URL"));
-    }
     let reference = repository_and_tag(query.get("repo"), query.get("tag"))?;
     if reference.as_ref().is_some_and(|reference| reference.digest.is_some()) {
         return Err(Error::invalid("cannot import digest reference"));
@@ -39,8 +36,21 @@ pub(super) async fn create(State(engine): State<Engine>, query: Query, request: 
         None => format!("Imported from {source}"),
     };
     let import = Import { reference, changes, message, os, architecture, variant };
-    let image = engine.import_image(receive(request.into_body()), import).await?;
+    let image = match url(source) {
+        None => engine.import_image(receive(request.into_body()), import).await?,
+        Some(url) => engine.import_url(&url, import).await?,
+    };
     Ok(progress(&Status { status: image.id.as_str() }))
+}
+
+/// Where an import comes from; `None` is the request itself. A name alone is a host's.
+fn url(source: &str) -> Option<String> {
+    let has_scheme = source.starts_with("http://") || source.starts_with("https://");
+    match source {
+        "-" => None,
+        _ if has_scheme => Some(source.to_owned()),
+        _ => Some(format!("http://{source}")),
+    }
 }
 
 /// Reads `os[/architecture[/variant]]`; the host's where nothing is said.

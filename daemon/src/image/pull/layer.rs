@@ -23,7 +23,10 @@ use crate::{
         compression::decompressed,
     },
     content::Partial,
-    image::{Error, Images, unpack::{Unpacked, unpack}},
+    image::{
+        Error, Images,
+        unpack::{Unpacked, unpack},
+    },
     registry::{Session, manifest::Descriptor},
     snapshot::Snapshots,
 };
@@ -175,7 +178,12 @@ impl Work {
         let work = thread::Builder::new()
             .name("unpack".into())
             .spawn(move || {
-                let tar = Limited { inner: decompressed(chunks)?, limit, passed: 0, snapshots: snapshots.clone() };
+                let tar = Limited {
+                    inner: decompressed(chunks)?,
+                    limit,
+                    passed: 0,
+                    snapshots: snapshots.clone(),
+                };
                 unpack(&snapshots, tar)
             })
             .map_err(archive::Error::Input)?;
@@ -235,9 +243,11 @@ impl Work {
                 // Cancelled: what is there is right so far.
                 Err(archive::Error::Input(io::ErrorKind::UnexpectedEof.into()).into())
             }
-            length if length > self.size => {
-                Err(Error::LayerSize { digest: self.digest.clone(), wanted: self.size, found: length })
-            }
+            length if length > self.size => Err(Error::LayerSize {
+                digest: self.digest.clone(),
+                wanted: self.size,
+                found: length,
+            }),
             _ if Digest::from_sum(hash.finalize()) != self.digest => {
                 Err(Error::LayerDigest(self.digest.clone()))
             }

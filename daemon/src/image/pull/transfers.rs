@@ -10,16 +10,23 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard, OwnedSemaphorePermit, Semaphor
 
 /// dockerd's `max-concurrent-downloads`.
 const DOWNLOADS: usize = 3;
+/// dockerd's `max-concurrent-uploads`.
+const UPLOADS: usize = 5;
 
 /// All transfers of the daemon.
 pub struct Transfers {
     turns: Mutex<HashMap<Digest, Arc<Turn<()>>>>,
     slots: Arc<Semaphore>,
+    upload_slots: Arc<Semaphore>,
 }
 
 impl Default for Transfers {
     fn default() -> Self {
-        Self { turns: Mutex::default(), slots: Arc::new(Semaphore::new(DOWNLOADS)) }
+        Self {
+            turns: Mutex::default(),
+            slots: Arc::new(Semaphore::new(DOWNLOADS)),
+            upload_slots: Arc::new(Semaphore::new(UPLOADS)),
+        }
     }
 }
 
@@ -56,6 +63,11 @@ impl Transfers {
     pub async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         // Nobody closes it.
         Arc::clone(&self.slots).acquire_owned().await.ok()
+    }
+
+    /// As [`Self::slot`], for the other direction.
+    pub async fn upload_slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.upload_slots).acquire_owned().await.ok()
     }
 
     /// Returns the digests that somebody is fetching or waits for.
