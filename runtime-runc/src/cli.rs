@@ -23,7 +23,7 @@ const HELP: &str = "help,h";
 
 /// The flags before the verb.
 pub const GLOBAL: Syntax = Syntax {
-    values: &["root", "log", "log-format", "rootless", "criu"],
+    values: &["root", "log", "log-format", "rootless", "criu", "die-with"],
     switches: &["debug", "systemd-cgroup", "version,v"],
     least: 0,
     most: usize::MAX,

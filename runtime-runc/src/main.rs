@@ -25,6 +25,7 @@ mod docker_init;
 mod error;
 mod events;
 mod exec;
+mod fault;
 mod features;
 mod foreground;
 mod help;
@@ -47,7 +48,7 @@ mod sysctl;
 mod update;
 
 use cli::Arguments;
-use error::{Error, Result};
+use error::{Context, Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, exit};
 
@@ -116,8 +117,23 @@ fn begin(words: &[String]) -> Result<Option<(Global, String, Vec<String>)>> {
     }
     let root = arguments.path("root").unwrap_or_else(|| DEFAULT_ROOT.into());
     let root = std::path::absolute(&root).map_err(|error| Error::Invalid(error.to_string()))?;
+    fault::arm(&root);
+    if let Some(parent) = arguments.number("die-with")? {
+        die_with(parent)?;
+    }
     let words = arguments.rest.split_off(1);
     Ok(arguments.rest.pop().map(|verb| (Global { root }, verb, words)))
+}
+
+/// Has this process killed when its parent, `parent`, dies: what it was making would be nobody's.
+fn die_with(parent: u32) -> Result<()> {
+    cleat_sys::process::set_parent_death_signal(libc::SIGKILL)
+        .context(|| "prctl(SET_PDEATHSIG)".to_owned())?;
+    // It may have died before.
+    match nix::unistd::getppid().as_raw().unsigned_abs() == parent {
+        true => Ok(()),
+        false => Err(Error::Invalid("the parent has gone".to_owned())),
+    }
 }
 
 fn dispatch(global: &Global, verb: &str, words: &[String]) -> Result<i32> {

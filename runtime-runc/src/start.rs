@@ -16,9 +16,9 @@
 use crate::Global;
 use crate::cli::{Arguments, Syntax};
 use crate::error::{Context, Error, Result};
-use crate::hook;
 use crate::spec::Spec;
 use crate::state::{Container, FIFO, Status};
+use crate::{fault, hook};
 use cleat_sys::Errno;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -49,9 +49,11 @@ pub fn run(global: &Global, words: &[String]) -> Result<()> {
         }
         other => other?,
     };
+    fault::point("start.before-byte");
     std::fs::remove_file(&path).context(|| "remove exec fifo".to_owned())?;
     fifo.write_all(b"0").context(|| "write exec fifo".to_owned())?;
     drop(fifo);
+    fault::point("start.after-byte");
     if container.state.cleat.poststart_hooks {
         let spec = Spec::load(&container.state.cleat.bundle)?;
         let state = container.document("running", container.state.init_process_pid);

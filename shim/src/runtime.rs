@@ -247,8 +247,10 @@ impl Runtime {
         if exit.status == 0 {
             return Ok(());
         }
-        let said = last_error(&mut log)
-            .unwrap_or_else(|| format!("{} exited with status {}", self.name(), exit.status));
+        let said = last_error(&mut log).unwrap_or_else(|| match exit.status {
+            status @ 129..=192 => format!("{} was killed by signal {}", self.name(), status - 128),
+            status => format!("{} exited with status {status}", self.name()),
+        });
         Err(failed(self.in_runcs_words(verb, said)))
     }
 
@@ -257,6 +259,10 @@ impl Runtime {
         command.args(["--log", &path_of(log), "--log-format", "json"]).args(&self.args);
         if !self.root.is_empty() {
             command.args(["--root", &self.root]);
+        }
+        if self.native {
+            // What it makes would be nobody's if we died meanwhile.
+            command.args(["--die-with", &std::process::id().to_string()]);
         }
         command
     }

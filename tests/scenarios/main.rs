@@ -6,6 +6,7 @@ mod archive;
 mod bad_input;
 mod crash;
 mod exec;
+mod fault;
 mod health;
 mod image;
 mod lifecycle;

@@ -184,6 +184,7 @@ impl Engine {
             if hangs {
                 engine.0.shims.kill(&swept.id);
             }
+            engine.0.shims.wait_dead(&swept.id);
             cgroup::destroy(&engine.cgroup_path(&swept))?;
             engine.forget_in_runtime(&swept)
         });

@@ -47,6 +47,23 @@ pub fn point(name: &str) {
 #[cfg(not(debug_assertions))]
 pub fn point(_name: &str) {}
 
+/// Kills a container's shim, if a test asked for it here: `shim` and the name in `CLEAT_FAULT`.
+#[cfg(debug_assertions)]
+pub fn shim_point(name: &str, shim: u32) {
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    debug_assert!(POINTS.contains(&name), "{name} is not in the list of fault points");
+    if wanted().and_then(|wanted| wanted.strip_prefix("shim ")) == Some(name) {
+        let _ = kill(Pid::from_raw(shim.cast_signed()), Signal::SIGKILL);
+    }
+}
+
+/// Nothing, in a release.
+#[cfg(not(debug_assertions))]
+pub fn shim_point(_name: &str, _shim: u32) {}
+
 #[cfg(debug_assertions)]
 fn wanted() -> Option<&'static str> {
     static WANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();

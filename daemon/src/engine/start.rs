@@ -95,6 +95,7 @@ impl Engine {
         let network = self.network_and_shim(record, task);
         let (spec, network) = tokio::join!(spec, network);
         let (sandbox, shim) = network?;
+        fault::shim_point("start.after-shim", shim);
         let published = sandbox.as_ref().map(|sandbox| &sandbox.published[..]).unwrap_or_default();
         let mut spec = spec.map_err(Error::lost)??;
         if sandbox.as_ref().is_some_and(|sandbox| sandbox.netns.is_some()) {
@@ -102,6 +103,7 @@ impl Engine {
         }
         write_bundle(task, &spec)?;
         fault::point("start.after-bundle");
+        fault::shim_point("start.after-bundle", shim);
         let mut client = Client::connect(task).await?;
         let rootfs = self.snapshots().mounts(&record.id, top_layer(record)?.as_ref())?;
         let orders = self.orders(record, task, &spec, published)?;
@@ -111,6 +113,7 @@ impl Engine {
             .await
             .map_err(|error| start_error(CREATE_FAILED, error))?;
         fault::point("start.after-create");
+        fault::shim_point("start.after-create", shim);
         for early in entry.take_early() {
             if let Err(error) = client::attach(task, early.attach, early.client).await {
                 tracing::debug!(container = %record.id, %error, "a client that waited was lost");
@@ -122,6 +125,7 @@ impl Engine {
         let started = async {
             let started = client.start("").await;
             fault::point("start.after-start");
+            fault::shim_point("start.after-start", shim);
             started.map_err(|error| start_error("failed to start task for container", error))
         };
         let (committed, started) = tokio::join!(committed, started);

@@ -15,6 +15,7 @@ use std::{
 use cleat_proto::id::ContainerId;
 use cleat_sys::{pidfd::PidFd, spawn::Spawn};
 use nix::{
+    poll::{PollFd, PollFlags, poll},
     sys::wait::{WaitPidFlag, waitpid},
     unistd::Pid,
 };
@@ -29,6 +30,9 @@ const LISTENER: i32 = 3;
 const NETNS: i32 = 4;
 /// The first of the descriptors on which it finds the published ports' sockets.
 const PUBLISHED: i32 = 5;
+
+/// How long a process may take from closing its sockets to its end, on a host that is busy.
+const DYING_MILLIS: u16 = 1_000;
 
 /// The shims that this daemon has started and not yet buried: they are its children for as long as it lives.
 #[derive(Debug, Default)]
@@ -107,6 +111,17 @@ impl Shims {
             {
                 let _ = pidfd.kill();
             }
+        }
+    }
+
+    /// Waits until a shim of this daemon's that is dying is dead, and its worker with it: what that makes at the last moment must
+    /// be there before it is taken away. Blocks, for [`DYING_MILLIS`] at most.
+    pub fn wait_dead(&self, id: &ContainerId) {
+        let own = self.lock().iter().find(|(_, of)| *of == id).map(|(pid, _)| *pid);
+        if let Some(shim) = own.and_then(|pid| PidFd::open(pid).ok()) {
+            let mut fds = [PollFd::new(shim.as_fd(), PollFlags::POLLIN)];
+            // One that does not die is left to who calls.
+            let _ = poll(&mut fds, DYING_MILLIS);
         }
     }
 

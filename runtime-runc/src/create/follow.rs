@@ -7,7 +7,7 @@ use crate::channel::{Channel, Message};
 use crate::error::{Context, Error, Result};
 use crate::spec::Spec;
 use crate::state::Container;
-use crate::{agent, hook};
+use crate::{agent, fault, hook};
 use cleat_sys::pidfd::PidFd;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -35,6 +35,7 @@ impl Follower<'_> {
                 Some(Message::Hooks) => self.run_hooks()?,
                 Some(Message::Ready) => {
                     self.set_limits()?;
+                    fault::point("create.after-ready");
                     ready = true;
                 }
                 Some(Message::Listener(listener)) => {

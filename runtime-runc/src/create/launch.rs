@@ -12,7 +12,7 @@ use crate::namespace::{self, Namespaces};
 use crate::seccomp::{self, Filter};
 use crate::spec::{Process, Spec};
 use crate::state::{self, Config, Container, Extra, FIFO, FILTER, State};
-use crate::{Global, log, process, sysctl};
+use crate::{Global, fault, log, process, sysctl};
 use cleat_sys::fdpass;
 use cleat_sys::pidfd::PidFd;
 use nix::sys::stat::Mode;
@@ -166,10 +166,13 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
     std::env::set_current_dir(&request.bundle)
         .context(|| format!("chdir {}", request.bundle.display()))?;
     let mut undo = Undo::default();
+    fault::point("create.before-directory");
     let directory = make_directory(&global.root, &request.id)?;
     undo.directory = Some(directory.clone());
+    fault::point("create.after-directory");
     let fifo = if request.fifo { Some(make_fifo(&directory)?) } else { None };
     let (cgroup_paths, joiner) = make_cgroup(spec, &request.id, &mut undo)?;
+    fault::point("create.after-cgroup");
     let extra = draft.extra(&request, spec);
     let document = state::document(&extra, &request.id, "creating", 0);
     let (channel, child_channel) = channel::pair()?;
@@ -194,6 +197,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
         state: &document,
     };
     let (init, channel) = birth::start_init(plan, channel, child_channel, &mut undo)?;
+    fault::point("create.after-clone");
     let start = state::stat_of(init.as_raw()).ok_or_else(died)?.start;
     let container = Container {
         directory,
@@ -212,6 +216,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
         state::write_whole(&container.directory.join(FILTER), &filter.program)?;
     }
     container.save()?;
+    fault::point("create.after-state");
     if let Some(path) = &request.pidfd_socket {
         hand_over_pidfd(path, undo.init.as_ref().map(|(_, pidfd)| pidfd))?;
     }
@@ -233,6 +238,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
     if let Some(path) = &request.pid_file {
         state::write_whole(path, init.to_string().as_bytes())?;
     }
+    fault::point("create.after-pid-file");
     let (_, _, init) = undo.keep();
     let (pid, pidfd) = init.ok_or_else(died)?;
     Ok(Launched { container, pid, pidfd, channel })
