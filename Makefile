@@ -2,9 +2,10 @@
 PREFIX ?= /usr
 DESTDIR ?=
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE := target/release
 SMALL := target/$(TARGET)/small
 
-.PHONY: all build test lint demo install bench compare clean
+.PHONY: all build test test-vm lint demo install bench compare clean
 
 all: build
 
@@ -25,13 +26,21 @@ test: lint
 	tests/demo.sh target/release $(SMALL)
 	tests/install.sh
 
+# In a virtual machine with systemd and cgroup v2 alone; VM is the script that boots it, see tests/vm/run.sh.
+VM ?= ../shared/tools/vm.sh
+test-vm:
+	tests/tools.sh
+	cargo build --workspace
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile small --target $(TARGET) -p cleat-runc
+	VM=$(abspath $(VM)) SMALL=$(SMALL) timeout --foreground 900 tests/vm/run.sh $(VM_PARTS)
+
 demo: build
 	tests/tools.sh
 	tests/demo.sh target/release $(SMALL)
 
 install: build
-	install -D -m 755 target/release/cleatd $(DESTDIR)$(PREFIX)/bin/cleatd
-	install -D -m 755 target/release/cleat $(DESTDIR)$(PREFIX)/bin/cleat
+	install -D -m 755 $(RELEASE)/cleatd $(DESTDIR)$(PREFIX)/bin/cleatd
+	install -D -m 755 $(RELEASE)/cleat $(DESTDIR)$(PREFIX)/bin/cleat
 	install -D -m 755 $(SMALL)/containerd-shim-cleat-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-cleat-v1
 	install -D -m 755 $(SMALL)/cleat-runc $(DESTDIR)$(PREFIX)/bin/cleat-runc
 	install -D -m 644 deploy/systemd/cleat.socket $(DESTDIR)/usr/lib/systemd/system/cleat.socket

@@ -139,8 +139,8 @@ impl Bundle {
         assert!(!self.directory.join("state").join(&self.id).exists(), "a state directory");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(&self.id), "a mount");
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
-            let left = hierarchy.unwrap().path().join("cleat-test").join(&self.id);
+        for hierarchy in hierarchies() {
+            let left = hierarchy.join("cleat-test").join(&self.id);
             assert!(!left.exists(), "{}", left.display());
         }
     }
@@ -151,10 +151,16 @@ impl Drop for Bundle {
         let _ = self.verb("delete", &["--force"], &[]);
         let _ = fs::remove_dir_all(&self.directory);
         // The parent of all tests' cgroups goes with the last of them.
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
-            let _ = fs::remove_dir(hierarchy.unwrap().path().join("cleat-test"));
+        for hierarchy in hierarchies() {
+            let _ = fs::remove_dir(hierarchy.join("cleat-test"));
         }
     }
+}
+
+/// Where hierarchies may be mounted: the one of a host with v2 alone, and those of the others.
+fn hierarchies() -> impl Iterator<Item = PathBuf> {
+    let mounts = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+    mounts.chain(["/sys/fs/cgroup".into()])
 }
 
 #[track_caller]

@@ -1,0 +1,20 @@
+#!/bin/bash
+# In the guest: the end-to-end tests, each binary by itself. TEST[:FILTER] names some of them.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+export PATH=$PWD/target/tools/usr/bin:$PWD/target/tools/bin:$PATH RUST_BACKTRACE=0
+# systemd's /tmp is in memory and has no device nodes.
+export TMPDIR=/var/tmp
+before=$(find /sys/fs/cgroup -name 'cleat*' | sort)
+failed=
+for one in ${*:-cleat_runc:cgroup:: containerd_shim_cleat_v1 errors exec isolation lifecycle limits terminal task garbage ctr scenarios}; do
+  name=${one%%:*} filter=
+  [ "$name" = "$one" ] || filter=${one#*:}
+  echo "-- $name $filter"
+  ls "target/debug/deps/$name"-* >/dev/null || failed+=" $name"
+  (cd / && "$OLDPWD"/target/debug/deps/"$name"-* ${filter:+"$filter"} --test-threads="${THREADS:-4}" 2>&1) || failed+=" $name"
+done
+left=$(find /sys/fs/cgroup -name 'cleat*' | sort)
+[ "$left" = "$before" ] || { echo "cgroups left: $left"; failed+=" leak"; }
+[ -z "$failed" ] || echo "failed:$failed"
+[ -z "$failed" ]
