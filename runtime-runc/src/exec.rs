@@ -239,7 +239,14 @@ fn start(child: Child<'_>, cgroup: Option<&Cgroup>) -> Result<(nix::unistd::Pid,
     }
     // Somebody in a user namespace of its own could not leave our cgroup: then we move it.
     let into = if user { None } else { child.joiner.and_then(|joiner| joiner.clone_into()) };
-    let (pid, pidfd) = match fork(0, into) {
+    let forked = match (fork(0, into), cgroup) {
+        (Err(Errno::EBUSY), Some(cgroup)) if into.is_some() => {
+            let beside = cgroup.of_member(init_of(container))?.joiner()?;
+            fork(0, beside.clone_into())
+        }
+        (forked, _) => forked,
+    };
+    let (pid, pidfd) = match forked {
         Err(Errno::ENOMEM) if namespaces & libc::CLONE_NEWPID != 0 => return Err(stopped()),
         forked => match forked.context(what)? {
             Fork::Child => {
@@ -253,7 +260,7 @@ fn start(child: Child<'_>, cgroup: Option<&Cgroup>) -> Result<(nix::unistd::Pid,
     let done = (|| {
         if user {
             if let Some(cgroup) = cgroup {
-                cgroup.add(pid)?;
+                cgroup.add(pid).or_else(|_| cgroup.of_member(init_of(container))?.add(pid))?;
             }
             channel.send(&Message::Go).context(what)?;
         }
@@ -265,6 +272,10 @@ fn start(child: Child<'_>, cgroup: Option<&Cgroup>) -> Result<(nix::unistd::Pid,
         return Err(error);
     }
     Ok((pid, pidfd))
+}
+
+fn init_of(container: &Container) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(container.state.init_process_pid)
 }
 
 fn follow(channel: &Channel, container: &Container, pid: i32) -> Result<()> {

@@ -65,6 +65,7 @@ impl Engine {
             count(|state| matches!(state, State::Running { .. } | State::Restarting)),
             count(|state| matches!(state, State::Paused { .. })),
         );
+        let ipv4_forwarding = read("/proc/sys/net/ipv4/ip_forward") == "1";
         Info {
             id: daemon_id(config),
             containers: containers.len(),
@@ -95,7 +96,7 @@ impl Engine {
             cpu_shares: host.has("cpu"),
             cpu_set: host.has("cpuset"),
             pids_limit: host.has("pids"),
-            ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward") == "1",
+            ipv4_forwarding,
             debug: config.log.level >= tracing::Level::DEBUG,
             n_fd: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
             oom_kill_disable: !host.unified && host.has("memory"),
@@ -141,7 +142,7 @@ impl Engine {
             security_options: security_options(host),
             firewall_backend: Some(FirewallBackend { driver: "nftables".to_owned() }),
             cdi_spec_dirs: Vec::new(),
-            warnings: None,
+            warnings: Some(warnings(host, ipv4_forwarding)).filter(|all| !all.is_empty()),
         }
     }
 
@@ -214,14 +215,51 @@ impl Host {
             memory_bytes: memory_bytes().unwrap_or(0),
             unified,
             controllers: controllers(unified),
-            swap_limit: unified
-                || Path::new(CGROUP_ROOT).join("memory/memory.memsw.limit_in_bytes").exists(),
+            swap_limit: swap_limit(unified),
         }
     }
 
     fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
     }
+}
+
+/// Whether the kernel accounts for swap. v2's root cgroup has no limits: our own, below it, shows what there is.
+fn swap_limit(unified: bool) -> bool {
+    let own = read("/proc/self/cgroup");
+    let file = match own.lines().find_map(|line| line.strip_prefix("0::/")) {
+        Some(own) if unified => Path::new(own).join("memory.swap.max"),
+        _ => "memory/memory.memsw.limit_in_bytes".into(),
+    };
+    Path::new(CGROUP_ROOT).join(file).exists()
+}
+
+/// What the host lacks, as clients print it. What v2 has for no host, or v1 for none any more, is nothing to warn of.
+fn warnings(host: &Host, ipv4_forwarding: bool) -> Vec<String> {
+    let (v1, io) = (!host.unified, host.has(if host.unified { "io" } else { "blkio" }));
+    let wants = [
+        (host.has("memory"), "No memory limit support"),
+        (host.swap_limit, "No swap limit support"),
+        (!v1 || host.has("memory"), "No kernel memory TCP limit support"),
+        (!v1 || host.has("memory"), "No oom kill disable support"),
+        (host.has("cpu"), "No cpu cfs quota support"),
+        (host.has("cpu"), "No cpu cfs period support"),
+        (host.has("cpu"), "No cpu shares support"),
+        (host.has("cpuset"), "No cpuset support"),
+        (v1 || io, "No io.weight support"),
+        (v1 || io, "No io.weight (per device) support"),
+        (v1 || io, "No io.max (rbps) support"),
+        (v1 || io, "No io.max (wbps) support"),
+        (v1 || io, "No io.max (riops) support"),
+        (v1 || io, "No io.max (wiops) support"),
+        (!v1 || io, "No blkio throttle.read_bps_device support"),
+        (!v1 || io, "No blkio throttle.write_bps_device support"),
+        (!v1 || io, "No blkio throttle.read_iops_device support"),
+        (!v1 || io, "No blkio throttle.write_iops_device support"),
+        (ipv4_forwarding, "IPv4 forwarding is disabled"),
+    ];
+    let missing = wants.into_iter().filter(|(has, _)| !has);
+    missing.map(|(_, text)| format!("WARNING: {text}")).collect()
 }
 
 fn host_name() -> String {

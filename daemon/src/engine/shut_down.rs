@@ -1,6 +1,10 @@
-//! The daemon's graceful end: containers stay, unless it was told otherwise.
+//! The daemon's graceful end: containers stay, unless it was told otherwise or the host ends as well.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    process::{Command, Stdio},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 
@@ -19,10 +23,10 @@ impl Engine {
         self.config().shutdown_timeout.max(Duration::from_secs(longest) + MARGIN)
     }
 
-    /// Leaves (or with `--stop-containers` stops) the containers and ends what listens: SIGTERM.
+    /// Leaves (or with `--stop-containers`, and where the host goes down, stops) the containers and ends what listens: SIGTERM.
     pub async fn shut_down(&self) {
         self.0.shutting_down.store(true, Ordering::Release);
-        if self.config().stop_containers {
+        if self.config().stop_containers || host_goes_down() {
             let running = self.entries().into_iter().filter(|e| e.view().state.is_running());
             let stops = running.map(|entry| {
                 let engine = self.clone();
@@ -50,4 +54,18 @@ impl Engine {
             cgroup::remove_if_empty(&self.config().cgroup_parent);
         }
     }
+}
+
+/// Whether systemd is taking the host down. What it started last hears of it first: then there still is a network, and containers
+/// can end in their own way; those that are left until the end hold up the host and are killed.
+///
+/// Source: `systemctl(1)`, "is-system-running".
+fn host_goes_down() -> bool {
+    // `systemd.exec(5)`, "Environment Variables Set": there for its services only.
+    std::env::var_os("INVOCATION_ID").is_some()
+        && Command::new("systemctl")
+            .arg("is-system-running")
+            .stderr(Stdio::null())
+            .output()
+            .is_ok_and(|output| output.stdout.trim_ascii() == b"stopping")
 }

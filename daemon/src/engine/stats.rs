@@ -128,8 +128,11 @@ impl Place {
         let pids = self.directory("pids");
         stats.pids_stats = PidsStats {
             current: number(&pids.join("pids.current")),
-            // "max" is no number, and no limit.
-            limit: number(&pids.join("pids.max")),
+            // "max" is no limit, which Docker has as 0 for v1 and as the greatest number for v2.
+            limit: match read(&pids.join("pids.max")).trim() {
+                "max" if self.unified => u64::MAX,
+                limit => limit.parse().unwrap_or(0),
+            },
         };
         if self.unified {
             let directory = self.directory("");

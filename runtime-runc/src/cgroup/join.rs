@@ -5,7 +5,7 @@ use std::{
     io::Write,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use nix::unistd::Pid;
@@ -51,12 +51,34 @@ impl Cgroup {
         Ok(joiner)
     }
 
+    /// Returns the same cgroup, but in the unified hierarchy the one below it where `member` is. Once a container has moved its
+    /// processes into children and handed controllers on to them (as an engine inside it does), nobody can join its own
+    /// cgroup any more: `EBUSY`. Source: the kernel's admin-guide/cgroup-v2.rst, "No Internal Process Constraint".
+    pub fn of_member(&self, member: Pid) -> Result<Self> {
+        let mut cgroup = self.clone();
+        let path = PathBuf::from(format!("/proc/{member}/cgroup"));
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?;
+        let unified = cgroup.hierarchies.iter_mut().find(|hierarchy| hierarchy.is_unified());
+        if let (Some(unified), Some(found)) = (unified, member_path(&text)) {
+            // The name of the container's cgroup tells where its part of the path ends, wherever the hierarchy is mounted.
+            let own = unified.dir.file_name().unwrap_or_default();
+            let below: PathBuf = found.iter().skip_while(|part| *part != own).skip(1).collect();
+            unified.dir.extend(&below);
+        }
+        Ok(cgroup)
+    }
+
     /// Moves any process into the cgroup. Slow (see the module); a child of ours joins by [`Self::joiner`] instead.
     pub fn add(&self, pid: Pid) -> Result<()> {
         self.hierarchies
             .iter()
             .try_for_each(|hierarchy| file::write(&hierarchy.dir, "cgroup.procs", pid))
     }
+}
+
+/// Finds the line of the unified hierarchy. Source: `cgroups(7)`, "/proc files".
+fn member_path(text: &str) -> Option<&Path> {
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new)
 }
 
 impl Joiner {

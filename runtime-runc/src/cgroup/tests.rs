@@ -120,6 +120,23 @@ fn an_execs_cgroup_is_killed_alone() {
 }
 
 #[test]
+fn a_member_is_found_in_the_cgroup_below_that_it_moved_to() {
+    let scratch = Scratch::new("member");
+    let mut child = sleeper();
+    scratch.0.add(pid_of(&child)).unwrap();
+    let find = || scratch.0.of_member(pid_of(&child)).unwrap().paths();
+    assert_eq!(find(), scratch.0.paths());
+    let Some(mut expected) = scratch.0.unified().map(|_| scratch.0.paths()) else { return };
+    let below = scratch.dir("").join("a/b");
+    fs::create_dir_all(&below).unwrap();
+    fs::write(below.join("cgroup.procs"), child.id().to_string()).unwrap();
+    expected.insert(String::new(), below.display().to_string());
+    assert_eq!(find(), expected);
+    scratch.0.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_cgroup_comes_back_from_its_paths() {
     let scratch = Scratch::new("paths");
     let again = Cgroup::from_paths(scratch.0.paths()).unwrap();

@@ -195,7 +195,7 @@ impl Shim {
 
     pub async fn wait(&mut self, exec_id: &str) -> u32 {
         let request = api::WaitRequest { id: self.id.clone(), exec_id: exec_id.into() };
-        let waiting = tokio::time::timeout(Duration::from_secs(20), self.task.wait(request));
+        let waiting = tokio::time::timeout(Duration::from_secs(60), self.task.wait(request));
         waiting.await.expect("it should have ended").unwrap().into_inner().exit_status
     }
 

@@ -1,0 +1,39 @@
+# For the scripts that run in the guest: the engine as `make install` puts it, and what is expected of it.
+set -euo pipefail
+export DOCKER_HOST=unix:///run/cleat.sock DOCKER_CONFIG=/root/.docker-none
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+PATH=$repository/target/tools/usr/bin:$repository/target/tools/bin:$PATH
+
+check() { # WHAT EXPECTED ACTUAL
+  if [ "$2" = "$3" ]; then echo "ok: $1"; else echo "FAILED: $1: expected '$2', got '$3'"; journalctl -u cleat.service -o cat | tail -n 40; exit 1; fi
+}
+
+wait_for() { # WHAT COMMAND: until it succeeds, a minute at most
+  for _ in $(seq 120); do eval "$2" >/dev/null 2>&1 && return; sleep 0.5; done
+  check "$1" within "a minute in vain"
+}
+
+inspect() { docker inspect --format "{{$2}}" "$1"; }
+main_pid() { systemctl show -p MainPID --value cleat.service; }
+
+install_cleat() {
+  cp -a "$repository/install/." /
+  getent group docker >/dev/null || groupadd --system docker
+  systemctl daemon-reload
+  systemctl enable -q cleat.socket cleat.service
+}
+
+import_busybox() {
+  local tree; tree=$(mktemp -d); mkdir "$tree/bin"
+  cp /bin/busybox "$tree/bin/busybox"; for one in sh sleep cat true echo id wc; do ln -s busybox "$tree/bin/$one"; done
+  tar -C "$tree" -c . | docker import -c 'CMD ["sh"]' - busybox:latest >/dev/null; rm -rf "$tree"
+}
+
+# What of containers is on the host, the daemon's own directories aside.
+leftovers() {
+  find /sys/fs/cgroup -path '*cleat*' -name '????????????????????????????????????????????????????????????????'
+  ls /run/cleat/tasks 2>/dev/null || true
+  pgrep -a containerd-shim || true
+  ip -o link | grep -E 'veth|master cleat' || true
+  grep -E '/var/lib/cleat/(snapshots|containers)' /proc/self/mountinfo || true
+}
