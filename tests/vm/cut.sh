@@ -37,6 +37,6 @@ after() {
   wait_for "the end of the --rm one" '! docker inspect gone'
   docker rm -f -v $(docker ps -aq) >/dev/null
   docker volume prune -af >/dev/null
-  check "nothing is left" "" "$(leftovers)"
+  none_left
 }
 "$1"

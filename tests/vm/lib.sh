@@ -17,7 +17,7 @@ inspect() { docker inspect --format "{{$2}}" "$1"; }
 main_pid() { systemctl show -p MainPID --value cleat.service; }
 
 install_cleat() {
-  cp -a "$repository/install/." /
+  cp -a --remove-destination "$repository/install/." /
   getent group docker >/dev/null || groupadd --system docker
   systemctl daemon-reload
   systemctl enable -q cleat.socket cleat.service
@@ -36,4 +36,10 @@ leftovers() {
   pgrep -a containerd-shim || true
   ip -o link | grep -E 'veth|master cleat' || true
   grep -E '/var/lib/cleat/(snapshots|containers)' /proc/self/mountinfo || true
+}
+
+# Ends take a moment after their answer.
+none_left() {
+  for _ in $(seq 120); do [ -n "$(leftovers)" ] || break; sleep 0.5; done
+  check "nothing is left" "" "$(leftovers)"
 }

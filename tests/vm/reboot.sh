@@ -35,6 +35,6 @@ after() {
   check "and of its volume" "data-always data-no data-on-failure data-unless-stopped" "$(docker volume ls -q | sort | xargs)"
   docker rm -f -v $(docker ps -aq) >/dev/null
   docker volume prune -af >/dev/null
-  check "nothing is left" "" "$(leftovers)"
+  none_left
 }
 "$1"

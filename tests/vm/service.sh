@@ -16,23 +16,25 @@ import_busybox
 
 docker run -d --name keep -m 64m --pids-limit 50 busybox sh -c 'i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done' >/dev/null
 pid=$(inspect keep .State.Pid)
+# Nobody restarts it as often as this script; see StartLimitBurst in the unit.
+again() { systemctl reset-failed cleat.service; "$@"; }
 keeps() { check "$1: the same process runs" "true $pid" "$(inspect keep '.State.Running}} {{.State.Pid')"; }
 check "a container is no more protected from the OOM killer than others" 0 "$(docker exec keep cat /proc/1/oom_score_adj)"
 
-systemctl restart cleat.service; keeps "after a restart"
+again systemctl restart cleat.service; keeps "after a restart"
 systemctl reload cleat.service; keeps "after a reload"
 systemctl daemon-reload; keeps "after systemd read its units again"
 check "limits stay" "67108864 50" "$(docker exec keep cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max | xargs)"
-old=$(main_pid); kill -9 "$old"
+old=$(main_pid); again kill -9 "$old"
 wait_for "another daemon" '[ "$(main_pid)" != 0 ] && [ "$(main_pid)" != '"$old"' ] && systemctl is-active -q cleat.service'
 keeps "after the daemon was killed"
 systemctl stop cleat.service
 check "stopped" inactive "$(systemctl is-active cleat.service || true)"
 check "the container runs without a daemon" sh "$(cat "/proc/$pid/comm")"
-keeps "a client brings the daemon back" # by the socket
+again keeps "a client brings the daemon back" # by the socket
 docker run --rm busybox true
 check "the log has no gap" "" "$(docker logs keep | awk '$1 != NR { print NR; exit }')"
 docker rm -f keep >/dev/null
-check "nothing is left" "" "$(leftovers)"
+none_left
 systemctl stop cleat.socket cleat.service
 check "the parent cgroup goes with the daemon" "" "$(ls -d /sys/fs/cgroup/cleat 2>/dev/null || true)"

@@ -122,11 +122,12 @@ fn an_execs_cgroup_is_killed_alone() {
 #[test]
 fn a_member_is_found_in_the_cgroup_below_that_it_moved_to() {
     let scratch = Scratch::new("member");
+    // A host with v1 alone has no such place.
+    let Some(mut expected) = scratch.0.unified().map(|_| scratch.0.paths()) else { return };
     let mut child = sleeper();
     scratch.0.add(pid_of(&child)).unwrap();
     let find = || scratch.0.of_member(pid_of(&child)).unwrap().paths();
-    assert_eq!(find(), scratch.0.paths());
-    let Some(mut expected) = scratch.0.unified().map(|_| scratch.0.paths()) else { return };
+    assert_eq!(find(), expected);
     let below = scratch.dir("").join("a/b");
     fs::create_dir_all(&below).unwrap();
     fs::write(below.join("cgroup.procs"), child.id().to_string()).unwrap();
