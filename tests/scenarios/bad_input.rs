@@ -117,3 +117,70 @@ fn what_is_not_there_is_not_found() {
     daemon.docker(["volume", "rm", "nope"]).expect(1).says("get nope: no such volume");
     daemon.docker(["rmi", "nope"]).expect(1).says("No such image: nope");
 }
+
+#[test]
+fn what_docker_finds_out_at_start_is_refused_at_start() {
+    let daemon = TestDaemon::with_busybox();
+    let check = |host: &str, status: &str, message: &str| {
+        let body = format!(r#"{{"Image":"busybox","Cmd":["true"],"HostConfig":{host}}}"#);
+        let (created, answer) = post(&daemon, "/containers/create", &body);
+        assert_eq!(created, "201", "{host}: {answer}");
+        let id = answer.split('"').nth(3).unwrap();
+        refused(&daemon, &format!("/containers/{id}/start"), "", status, message);
+        daemon.docker(["rm", id]).ok();
+    };
+    let runtime = "failed to create shim task: OCI runtime create failed: runc create failed: ";
+    check(
+        r#"{"Sysctls":{"kernel.x":"1"}}"#,
+        "500",
+        &format!(r#"{runtime}sysctl \"kernel.x\" is not in a separate kernel namespace"#),
+    );
+    check(r#"{"Ulimits":[{"Name":"nofile","Soft":5,"Hard":2}]}"#, "500", runtime);
+    check(r#"{"Dns":["bad"]}"#, "500", "bad nameserver address bad");
+    check(r#"{"DeviceCgroupRules":["bad"]}"#, "500", "invalid device cgroup rule format: 'bad'");
+    check(
+        r#"{"NetworkMode":"container:nope"}"#,
+        "500",
+        "joining network namespace of container: No such container: nope",
+    );
+    let log =
+        |option: &str| format!(r#"{{"LogConfig":{{"Type":"json-file","Config":{{{option}}}}}}}"#);
+    let failed = "failed to create task for container: failed to initialize logging driver: ";
+    check(&log(r#""max-size":"x""#), "500", &format!("{failed}invalid size: 'x'"));
+    check(&log(r#""tag":"{{.Nope}}""#), "500", "can't evaluate field Nope");
+    check(&log(r#""labels-regex":"[""#), "500", &format!("{failed}error parsing regexp"));
+}
+
+#[test]
+fn what_the_kernel_cannot_limit_is_discarded_with_a_warning() {
+    let daemon = TestDaemon::with_busybox();
+    let body = r#"{"Image":"busybox","HostConfig":{"CpuPercent":5,"PortBindings":{"80/tcp":[{"HostIp":"x"}]}}}"#;
+    let (status, answer) = post(&daemon, "/containers/create", body);
+    assert_eq!(status, "201", "{answer}");
+    assert!(answer.contains("linux does not support CPU percent. Percent discarded."), "{answer}");
+    let id = answer.split('"').nth(3).unwrap();
+    assert_eq!(daemon.inspect(id, ".HostConfig.CpuPercent"), "0");
+    // The port is not exposed, so nothing is published.
+    daemon.docker(["start", id]).ok();
+    assert_eq!(daemon.inspect(id, ".NetworkSettings.Ports"), "map[]");
+    daemon.docker(["rm", "-f", id]).ok();
+}
+
+#[test]
+fn a_form_in_the_body_adds_to_the_query() {
+    let daemon = TestDaemon::with_busybox();
+    daemon.docker(["create", "--name", "one", "busybox"]).ok();
+    let send = |path: &str, body: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", body, "--unix-socket"]);
+        curl.arg(daemon.path("cleat.sock")).arg(format!("http://d{path}"));
+        run(&mut curl).ok()
+    };
+    assert_eq!(send("/containers/one/rename", "name=two"), "204");
+    assert_eq!(daemon.inspect("two", ".Name"), "/two");
+    assert_eq!(send("/containers/two/rename?name=none", "name=three"), "204");
+    assert_eq!(daemon.inspect("three", ".Name"), "/three");
+    assert_eq!(send("/containers/three/rename", "name=%zz"), "400");
+    // A body that nobody reads does not cost the client its answer.
+    assert_eq!(send("/containers/nope/kill", &"x".repeat(200_000)), "404");
+}

@@ -158,3 +158,44 @@ fn without_a_daemon_both_clients_say_so() {
     );
     both(&daemon, &["ps"], |ran| drop(ran.expect(1).says(&sentence)));
 }
+
+#[test]
+fn attributes_stand_beside_each_line_of_the_log() {
+    let daemon = TestDaemon::with_busybox();
+    let run = [
+        "run",
+        "--name",
+        "web",
+        "--label",
+        "app=front",
+        "--label",
+        "x.y=1",
+        "-e",
+        "ROLE=r",
+        "-e",
+        "OTHER=o",
+        "--log-opt",
+        "labels-regex=^a",
+        "--log-opt",
+        "env-regex=^RO",
+        "--log-opt",
+        "tag={{.ImageName}}/{{.Name}}/{{index .ContainerLabels \"x.y\"}}",
+        "busybox",
+        "echo",
+        "hi",
+    ];
+    assert_eq!(daemon.docker(run).ok(), "hi");
+    assert_eq!(
+        daemon.docker(["logs", "--details", "web"]).ok(),
+        "ROLE=r,app=front,tag=busybox%2Fweb%2F1 hi"
+    );
+    let line = std::fs::read_to_string(daemon.inspect("web", ".LogPath")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["attrs"]["tag"], "busybox/web/1");
+    assert_eq!(line["attrs"].as_object().unwrap().len(), 3);
+    daemon.docker(["run", "--rm", "--log-driver", "none", "busybox", "echo", "hi"]).ok();
+    daemon
+        .docker(["run", "--log-driver", "local", "busybox", "true"])
+        .expect(125)
+        .says("the logging driver local is not implemented by cleat yet");
+}

@@ -7,7 +7,10 @@ use axum::{
     routing::{get, head, post},
 };
 use base64::Engine as _;
-use cleat_proto::docker::container::Config;
+use cleat_proto::docker::{
+    container::Config,
+    go_json::{Document, Value},
+};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -134,6 +137,10 @@ async fn export(State(engine): State<Engine>, Path(name): Path<String>) -> Resul
     Ok(body::stream("application/octet-stream", body::from_receiver(chunks)))
 }
 
+/// For the name alone, which an error text has.
+#[derive(serde::Deserialize)]
+struct CreateRequest {}
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Id {
@@ -149,7 +156,15 @@ async fn commit(State(engine): State<Engine>, query: Query, request: Request) ->
     let config =
         config.filter(|body| !body.trim_ascii().is_empty() && body.trim_ascii() != b"null");
     let config: Option<Config> = config
-        .map(|body| cleat_proto::docker::go_json::from_slice(&body).map_err(body::json_error))
+        .map(|body| {
+            let document = Document::parse(&body).map_err(body::json_error)?;
+            let read = match document.value() {
+                Value::Object(_) | Value::Null => document.read_named(Some("")),
+                // Docker reads it as the body of a create, and looks at the `Config` in it.
+                _ => document.read::<CreateRequest>().map(|_| Config::default()),
+            };
+            read.map_err(body::json_error)
+        })
         .transpose()?;
     let request = CommitRequest {
         reference,

@@ -67,13 +67,68 @@ fn check_json_type(headers: &HeaderMap, has_body: bool) -> Result<(), Error> {
         }
         Some(given) => given,
     };
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+    let essence = media_type(given).map_err(|why| {
+        Error::invalid(format!("malformed Content-Type header ({given}): mime: {why}"))
+    })?;
+    if essence == "application/json" {
         return Ok(());
     }
     Err(Error::invalid(format!(
         "unsupported Content-Type header ({given}): must be 'application/json'"
     )))
+}
+
+/// Reads a content type as Go's `mime.ParseMediaType` does; returns the type without parameters, in lower case.
+///
+/// # Errors
+/// Go's words for what is none.
+pub fn media_type(text: &str) -> Result<String, &'static str> {
+    let (essence, mut rest) = text.find(';').map_or((text, ""), |at| text.split_at(at));
+    let essence = essence.trim().to_ascii_lowercase();
+    let (kind, after) = token(&essence);
+    if kind.is_empty() {
+        return Err("no media type");
+    }
+    if !after.is_empty() {
+        let after = after.strip_prefix('/').ok_or("expected slash after first token")?;
+        match token(after) {
+            ("", _) => return Err("expected token after slash"),
+            (_, "") => {}
+            _ => return Err("unexpected content after media subtype"),
+        }
+    }
+    while !rest.trim_start().is_empty() {
+        rest = match parameter(rest) {
+            Some(after) => after,
+            // A semicolon at the end is let pass.
+            None if rest.trim() == ";" => break,
+            None => return Err("invalid media parameter"),
+        };
+    }
+    Ok(essence)
+}
+
+/// Takes `; name=value` off; the value may be quoted.
+fn parameter(text: &str) -> Option<&str> {
+    let (name, rest) = token(text.trim_start().strip_prefix(';')?.trim_start());
+    let value = rest.trim_start().strip_prefix('=')?.trim_start();
+    let Some(quoted) = value.strip_prefix('"') else {
+        let (value, rest) = token(value);
+        return (!name.is_empty() && !value.is_empty()).then_some(rest);
+    };
+    let mut escaped = false;
+    let end = quoted.find(|c| {
+        let is_end = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        is_end
+    })?;
+    (!name.is_empty()).then_some(&quoted[end + 1..])
+}
+
+/// Splits after the token at the beginning. Source: RFC 2045, section 5.1.
+fn token(text: &str) -> (&str, &str) {
+    let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?=".contains(c);
+    text.split_at(text.find(|c| !is_token(c)).unwrap_or(text.len()))
 }
 
 /// Reads a body up to a limit.
@@ -242,5 +297,36 @@ impl http_body::Body for ChannelBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
         self.0.poll_recv(cx).map(|item| item.map(|item| item.map(Frame::data)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types_are_read_as_go_reads_them() {
+        for good in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/json;",
+            "application/json ; a=\"b\\\"c\"; d=e",
+        ] {
+            assert_eq!(media_type(good).as_deref(), Ok("application/json"), "{good}");
+        }
+        for (wrong, why) in [
+            ("", "no media type"),
+            ("; a=b", "no media type"),
+            ("application/json;;x", "invalid media parameter"),
+            ("application/json; x", "invalid media parameter"),
+            ("application/json; x=\"y", "invalid media parameter"),
+            ("application", "x"),
+            ("application/", "expected token after slash"),
+            ("application json", "expected slash after first token"),
+            ("application/json x", "unexpected content after media subtype"),
+        ] {
+            let read = media_type(wrong);
+            assert_eq!(read, if why == "x" { Ok(wrong.to_owned()) } else { Err(why) }, "{wrong}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use axum::{
     response::Response,
     routing::{delete, get, post},
 };
-use cleat_proto::docker::container::{HostConfig, RestartPolicy};
+use cleat_proto::docker::container::{HostConfig, RestartPolicy, WeightDevice};
 use http::StatusCode;
 use http_body::Body as _;
 use serde::{Deserialize, Serialize};
@@ -119,11 +119,22 @@ async fn kill(State(engine): State<Engine>, Path(name): Path<String>, query: Que
     let within = |error: Error| error.within(format_args!("cannot kill container: {name}"));
     let signal = match query.optional("signal") {
         None => libc::SIGKILL,
-        Some(signal) => signal_number(signal).map_err(within)?,
+        Some(signal) => killing(signal).map_err(within)?,
     };
     let killed = engine.kill(&ContainerRef(name.clone()), signal).await;
     killed.map_err(|error| within(error.into()))?;
     body::no_content()
+}
+
+/// As [`signal_number`]; of a number that Linux does not have, Docker says that.
+fn killing(text: &str) -> Result<i32, Error> {
+    match text.parse::<i32>() {
+        Ok(number) if number != 0 && signal::parse(text).is_none() => {
+            let why = format!("the linux daemon does not support signal {number}");
+            Err(Error::invalid(why))
+        }
+        _ => signal_number(text),
+    }
 }
 
 /// Reads `9`, `KILL`, `SIGKILL`, `RTMIN+3`, in any case.
@@ -249,6 +260,16 @@ struct UpdateConfig {
     memory_reservation: i64,
     memory_swap: i64,
     pids_limit: Option<i64>,
+    // These are only checked: Docker applies none of them.
+    memory_swappiness: Option<i64>,
+    oom_kill_disable: Option<bool>,
+    kernel_memory: i64,
+    cpu_percent: i64,
+    blkio_weight_device: Option<Vec<WeightDevice>>,
+    #[serde(rename = "IOMaximumIOps")]
+    io_maximum_iops: u64,
+    #[serde(rename = "IOMaximumBandwidth")]
+    io_maximum_bandwidth: u64,
 }
 
 impl UpdateConfig {
@@ -267,6 +288,13 @@ impl UpdateConfig {
             cpuset_mems: self.cpuset_mems,
             memory_reservation: self.memory_reservation,
             memory_swap: self.memory_swap,
+            memory_swappiness: self.memory_swappiness.filter(|swappiness| *swappiness != -1),
+            oom_kill_disable: self.oom_kill_disable,
+            kernel_memory: if version.since(1, 42) { 0 } else { self.kernel_memory },
+            cpu_percent: self.cpu_percent,
+            blkio_weight_device: self.blkio_weight_device,
+            io_maximum_iops: self.io_maximum_iops,
+            io_maximum_bandwidth: self.io_maximum_bandwidth,
             // Every number that is no limit is "unlimited".
             pids_limit: pids_limit.map(|limit| limit.max(0)),
             ..HostConfig::default()
@@ -314,6 +342,16 @@ mod tests {
                 format!("invalid signal: {wrong}")
             );
         }
+    }
+
+    #[test]
+    fn a_number_that_is_no_signal_is_named() {
+        assert_eq!(killing("9").unwrap(), 9);
+        assert_eq!(
+            killing("99").unwrap_err().message(),
+            "the linux daemon does not support signal 99"
+        );
+        assert_eq!(killing("0").unwrap_err().message(), "invalid signal: 0");
     }
 
     #[test]

@@ -99,7 +99,12 @@ async fn start(
     Json(options): Json<ExecStartOptions>,
 ) -> Result {
     let console_size = options.console_size.filter(|_| version.since(1, 42) && options.tty);
-    let launch = engine.exec_prepare(&id, console_size)?;
+    let launch = match engine.exec_prepare(&id, console_size) {
+        Err(error) if !options.detach && error.whole().starts_with("exec command ") => {
+            return Ok(started_before(&socket, upgrade, version, options.tty, &error).await);
+        }
+        launch => launch?,
+    };
     if options.detach {
         launch.run(None).await?;
         return Ok(Response::default());
@@ -116,6 +121,31 @@ async fn start(
         }
     });
     Ok(answer.await)
+}
+
+/// Docker has the connection in its hands already when it finds out that an exec was started before, and says so on stdout.
+async fn started_before(
+    socket: &Socket,
+    upgrade: Upgrade,
+    version: ApiVersion,
+    tty: bool,
+    error: &crate::engine::Error,
+) -> Response {
+    let media_type = if upgrade.0 { media_type(tty, version) } else { RAW };
+    let mut answer = hijack::head(upgrade, media_type, &version::all_headers()).into_bytes();
+    let text = format!("{}\r\n", error.whole());
+    if !tty {
+        // The frame's header: stdout, and the length. Source: Engine API v1.51, ContainerAttach.
+        answer.extend([1, 0, 0, 0]);
+        answer.extend((text.len() as u32).to_be_bytes());
+    }
+    answer.extend(text.as_bytes());
+    socket
+        .take(async move |taken| {
+            // A client that is gone needs no answer.
+            let _ = taken.write(&answer);
+        })
+        .await
 }
 
 async fn resize(State(engine): State<Engine>, Path(id): Path<String>, query: Query) -> Result {

@@ -76,7 +76,7 @@ async fn tag(engine: &Engine, name: &str, query: &Query) -> Result {
     let reference = repository_and_tag(query.get("repo"), query.get("tag"))?
         .ok_or_else(|| Error::invalid("invalid reference format"))?;
     if reference.digest.is_some() {
-        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+        return Err(Error::invalid("cannot import digest reference"));
     }
     if reference.name.familiar() == "sha256" {
         return Err(Error::invalid(
@@ -138,7 +138,7 @@ async fn prune(State(engine): State<Engine>, query: Query) -> Result {
     let filters = query.filters()?;
     filters.only(&["dangling", "label", "label!", "until"])?;
     let dangling = filters.bool("dangling")?.unwrap_or(true);
-    let until = filters.until()?;
+    let until = filters.until_or_internal()?;
     let wanted = move |image: &Image| {
         let labels = image.config.labels.as_ref();
         (!dangling || image.is_dangling())

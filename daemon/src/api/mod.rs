@@ -33,6 +33,7 @@ pub mod networks;
 pub mod query;
 pub mod registry;
 pub mod server;
+pub mod settle;
 pub mod stats;
 pub mod system;
 pub mod time;

@@ -9,7 +9,7 @@ use axum::{
 };
 use cleat_proto::{
     docker::network::{
-        ConfigFrom, ConnectRequest, CreateRequest, DisconnectRequest, Endpoint, Ipam, IpamConfig,
+        ConfigFrom, ConnectOptions, CreateRequest, DisconnectOptions, Endpoint, Ipam, IpamConfig,
         Network, Pruned,
     },
     kind::Kind,
@@ -92,8 +92,12 @@ async fn list(State(engine): State<Engine>, query: Query) -> Result {
 fn matches(filters: &Filters, network: &NetworkInfo) -> Result<bool, Error> {
     for kind in filters.get("type") {
         if kind != "custom" && kind != "builtin" {
-            return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
+            // Docker's own oversight.
+            return Err(Error::internal(format!("invalid filter: 'type'='{kind}'")));
         }
+    }
+    if filters.get("dangling").len() > 1 {
+        return Err(Error::invalid("got more than one value for filter key \"dangling\""));
     }
     let dangling = filters.bool("dangling").map_err(|_| {
         Error::invalid(
@@ -179,7 +183,7 @@ fn container_ref(text: String) -> Result<ContainerRef, Error> {
 async fn connect(
     State(engine): State<Engine>,
     Path(name): Path<String>,
-    Json(request): Json<ConnectRequest>,
+    Json(request): Json<ConnectOptions>,
 ) -> Result {
     let container = engine.container(&container_ref(request.container)?)?;
     let network = find(&engine, &name)?;
@@ -200,7 +204,7 @@ async fn connect(
 async fn disconnect(
     State(engine): State<Engine>,
     Path(name): Path<String>,
-    Json(request): Json<DisconnectRequest>,
+    Json(request): Json<DisconnectOptions>,
 ) -> Result {
     engine.container(&container_ref(request.container)?)?;
     find(&engine, &name)?;
@@ -208,6 +212,6 @@ async fn disconnect(
 }
 
 async fn prune(query: Query) -> Result {
-    query.filters()?.only(&["label", "label!", "until"])?;
+    query.filters()?.only(&["label", "label!", "until"])?.until()?;
     body::ok(&Pruned { networks_deleted: None })
 }

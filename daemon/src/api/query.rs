@@ -6,7 +6,10 @@ use axum::extract::FromRequestParts;
 use cleat_proto::docker::go_json::{self, Value};
 use http::request::Parts;
 
-use super::error::{Error, Result};
+use super::{
+    error::{Error, Result},
+    settle::Form,
+};
 
 /// All parameters, in order. An absent one is the empty text, as with Go's `Form.Get`.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +18,12 @@ pub struct Query(Vec<(String, String)>);
 impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        Self::parse(parts.uri.query().unwrap_or_default())
+        let mut query = match parts.extensions.get::<Form>() {
+            Some(Form(text)) => Self::parse(text)?,
+            None => Self::default(),
+        };
+        query.0.extend(Self::parse(parts.uri.query().unwrap_or_default())?.0);
+        Ok(query)
     }
 }
 
@@ -84,7 +92,9 @@ impl Query {
     /// 400 `invalid resize height "x": invalid syntax`, as Docker has it.
     pub fn dimension(&self, key: &str, what: &str) -> Result<u32, Error> {
         let text = self.get(key);
-        let why = match text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+        // Docker reads a signed number first, so that a negative one is out of range.
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let why = match digits.bytes().all(|b| b.is_ascii_digit()) && !digits.is_empty() {
             false => "invalid syntax",
             true => match text.parse::<u32>() {
                 Ok(value) => return Ok(value),
@@ -255,6 +265,14 @@ impl Filters {
             (false, false, true) => Ok(Some(false)),
             _ => Err(Error::invalid(format!("invalid filter '{key}=[{}]'", values.join(" ")))),
         }
+    }
+
+    /// As [`Filters::until`], where Docker calls the client's mistake its own.
+    ///
+    /// # Errors
+    /// 500.
+    pub fn until_or_internal(&self) -> Result<Option<i64>, Error> {
+        self.until().map_err(|error| Error::internal(error.message()))
     }
 
     /// Reads prune's `until`: a time (see [`super::time::parse`]); `None` if absent.

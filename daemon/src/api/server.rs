@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use super::{error, hijack::Socket, version};
+use super::{error, hijack::Socket, settle, version};
 
 /// How many clients are served at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -173,6 +173,10 @@ async fn answer(router: Router, socket: Socket, request: Request<Incoming>) -> R
         }
     }
     version::strip_prefix(&mut request);
+    let mut request = match settle::settle(request).await {
+        Ok(request) => request,
+        Err(error) => return error.into_response(),
+    };
     match *request.method() {
         Method::OPTIONS => return options(),
         Method::HEAD if !may_be_head(request.uri().path()) => return error::page_not_found().await,

@@ -50,7 +50,7 @@ pub fn shown(engine: &Engine, volume: volume::Volume) -> Volume {
 }
 
 async fn list(State(engine): State<Engine>, query: Query) -> Result {
-    let filters = query.filters()?;
+    let filters = query.filters().map_err(|error| error.within("error reading volume filters"))?;
     filters.only(&["dangling", "driver", "label", "name"])?;
     let dangling = filters.bool("dangling")?;
     let volumes = engine

@@ -74,13 +74,11 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Header
-            | Self::Truncated
-            | Self::Compression(_)
-            | Self::Entry { .. }
-            | Self::Overwrite(_)
-            | Self::Bomb(_)
-            | Self::TooMany(_) => Kind::InvalidArgument,
+            // Docker calls what is no archive a failure of its own.
+            Self::Header | Self::Truncated | Self::Compression(_) => Kind::Internal,
+            Self::Entry { .. } | Self::Overwrite(_) | Self::Bomb(_) | Self::TooMany(_) => {
+                Kind::InvalidArgument
+            }
             Self::ReadOnly { .. } => Kind::Forbidden,
             Self::Io { source, .. } => match source.kind() {
                 // What an archive asks of a tree that cannot be: a file as a parent, a name that is too long.

@@ -167,29 +167,14 @@ fn exec_die_attributes(exec_id: &str, status: u32) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::{Phase, Record, Run};
+    use crate::container::{Record, Run};
     use cleat_proto::docker::container::HealthConfig;
     use std::sync::Arc;
 
     const SECOND: i64 = 1_000_000_000;
 
     fn container(state: State) -> Container {
-        let record = Record {
-            id: "a".repeat(64).parse().unwrap(),
-            name: "web".into(),
-            created_at_nanos: 1,
-            image_id: String::new(),
-            top_layer: None,
-            platform: String::new(),
-            path: "sh".into(),
-            args: Vec::new(),
-            config: Default::default(),
-            host_config: Default::default(),
-            networks: Default::default(),
-            mounts: Vec::new(),
-            phase: Phase::Present,
-            run: Run::default(),
-        };
+        let record = Record::of_test("web");
         let run = Run { started_at_nanos: SECOND, open: true, ..Run::default() };
         Container {
             record: Arc::new(record),

@@ -43,6 +43,9 @@ pub enum Error {
     /// A bad mount.
     #[error("{0}")]
     Invalid(String),
+    /// A bad entry of `Binds`, which Docker calls a failure of its own.
+    #[error("{0}")]
+    Bind(String),
     /// `VolumesFrom` names nobody.
     #[error("No such container: {0}")]
     NoSuchContainer(String),
@@ -56,7 +59,8 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Invalid(_) => Kind::InvalidArgument,
-            Self::NoSuchContainer(_) => Kind::NotFound,
+            Self::Bind(_) => Kind::Internal,
+            Self::NoSuchContainer(_) => Kind::InvalidArgument,
             Self::NotImplemented(_) => Kind::NotImplemented,
         }
     }
@@ -76,7 +80,10 @@ pub fn plan(config: &Config, host_config: &HostConfig, host: &Host<'_>) -> Resul
     // `VolumesFrom` takes no place from the user.
     let mut named = BTreeSet::new();
     for text in host_config.binds.iter().flatten() {
-        let mount = planner.bind(text)?;
+        let mount = planner.bind(text).map_err(|error| match error {
+            Error::Invalid(text) => Error::Bind(text),
+            other => other,
+        })?;
         planner.place(mount, &mut named, true)?;
     }
     for mount in host_config.mounts.iter().flatten() {

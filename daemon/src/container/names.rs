@@ -28,6 +28,9 @@ pub enum Error {
     /// It may not be a name.
     #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     Invalid(String),
+    /// Nothing was typed.
+    #[error("invalid name or ID supplied: \"\"")]
+    Empty,
     /// Somebody has it.
     #[error(
         "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
@@ -45,7 +48,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotFound(_) => Kind::NotFound,
-            Self::Ambiguous(_) | Self::Invalid(_) => Kind::InvalidArgument,
+            Self::Ambiguous(_) | Self::Invalid(_) | Self::Empty => Kind::InvalidArgument,
             Self::InUse { .. } => Kind::Conflict,
         }
     }
@@ -65,6 +68,9 @@ impl Names {
     /// [`Error::NotFound`], [`Error::Ambiguous`].
     pub fn resolve(&self, reference: &ContainerRef) -> Result<ContainerId, Error> {
         let text = reference.0.as_str();
+        if text.is_empty() {
+            return Err(Error::Empty);
+        }
         if let Ok(id) = text.parse::<ContainerId>()
             && self.ids.contains(&id)
         {
@@ -74,7 +80,7 @@ impl Names {
             return Ok(id.clone());
         }
         let mut matching = self.ids.iter().filter(|id| id.as_str().starts_with(text));
-        match (matching.next().filter(|_| !text.is_empty()), matching.next()) {
+        match (matching.next(), matching.next()) {
             (Some(id), None) => Ok(id.clone()),
             (Some(_), Some(_)) => Err(Error::Ambiguous(text.to_owned())),
             (None, _) => Err(Error::NotFound(text.to_owned())),
@@ -181,7 +187,7 @@ mod tests {
 
     #[test]
     fn nothing_is_nobodys_prefix() {
-        check("", Err(Error::NotFound(String::new())));
+        check("", Err(Error::Empty));
         check("nope", Err(Error::NotFound("nope".into())));
     }
 

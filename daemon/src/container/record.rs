@@ -43,6 +43,29 @@ pub struct Record {
     pub run: Run,
 }
 
+#[cfg(test)]
+impl Record {
+    /// A container of a test.
+    pub fn of_test(name: &str) -> Self {
+        Self {
+            id: "a".repeat(64).parse().unwrap(),
+            name: name.to_owned(),
+            created_at_nanos: 1,
+            image_id: String::new(),
+            top_layer: None,
+            platform: String::new(),
+            path: "sh".into(),
+            args: Vec::new(),
+            config: Default::default(),
+            host_config: Default::default(),
+            networks: Default::default(),
+            mounts: Vec::new(),
+            phase: Phase::Present,
+            run: Run::default(),
+        }
+    }
+}
+
 /// A record's life. Only `Present` is visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {

@@ -29,8 +29,9 @@ impl Engine {
 
     async fn create_to_the_end(&self, mut request: CreateRequest) -> Result<Created> {
         self.fill(&mut request);
-        let config = &request.config;
-        let mut warnings = validate::check(config, &request.host_config, self.config())?;
+        let (config, host) = (&request.config, &mut request.host_config);
+        let kernel = self.0.host.limits;
+        let mut warnings = validate::check(config, host, self.config(), kernel)?;
         let image = self.image_for(&request)?;
         let _lease = image.as_deref().and_then(|image| self.0.images.lease(image));
         warnings.extend(platform_warning(&request, image.as_deref()));
@@ -91,10 +92,11 @@ impl Engine {
         {
             // An image of another platform is none: the client pulls the right one.
             let name = &request.config.image;
+            let own = own_platform(&image);
             return Err(Error::new(
                 Kind::NotFound,
                 format!(
-                    "image with reference {name} was found but does not provide the specified platform ({platform})"
+                    "image with reference {name} was found but its platform ({own}) does not match the specified platform ({platform})"
                 ),
             ));
         }
@@ -112,7 +114,11 @@ impl Engine {
         let mut networks = BTreeMap::new();
         for (name, endpoint) in asked {
             let name = if name == "default" { "bridge".to_owned() } else { name };
-            networks.insert(name, endpoint.unwrap_or_default());
+            let endpoint = endpoint.ok_or_else(|| {
+                let text = format!("invalid config for network {name}: EndpointsConfig is nil");
+                Error::new(Kind::InvalidArgument, text)
+            })?;
+            networks.insert(name, endpoint);
         }
         networks.entry(mode.to_owned()).or_default();
         network::check_endpoints(&networks, &request.config.mac_address)?;
@@ -122,18 +128,19 @@ impl Engine {
     /// Turns `container:<name>` into `container:<id>`: names change.
     fn pin_namespaces(&self, request: &mut CreateRequest) -> Result<()> {
         let host = &mut request.host_config;
-        for mode in [&mut host.network_mode, &mut host.ipc_mode, &mut host.pid_mode] {
-            if let Some(other) = mode.strip_prefix("container:") {
-                let other = self.container(&ContainerRef(other.to_owned()))?;
-                *mode = format!("container:{}", other.record.id);
+        let find = |mode: &str| {
+            let other = mode.strip_prefix("container:").filter(|other| !other.is_empty())?;
+            let found = self.container(&ContainerRef(other.to_owned()));
+            Some(found.map(|other| format!("container:{}", other.record.id)))
+        };
+        for mode in [&mut host.ipc_mode, &mut host.pid_mode] {
+            if let Some(found) = find(mode) {
+                *mode = found.map_err(|error| Error::new(Kind::InvalidArgument, error.whole()))?;
             }
         }
-        let joined = host.network_mode.starts_with("container:");
-        if joined && !request.config.hostname.is_empty() {
-            return Err(Error::new(
-                Kind::InvalidArgument,
-                "conflicting options: hostname and the network mode",
-            ));
+        // Whether there is such a container is asked at start, as Docker does.
+        if let Some(Ok(found)) = find(&host.network_mode) {
+            host.network_mode = found;
         }
         Ok(())
     }
@@ -289,6 +296,13 @@ fn fits(platform: &str, image: &Image) -> bool {
     os.is_none_or(|os| os == image.os)
         && arch.is_none_or(|arch| normal(arch) == normal(&image.architecture))
         && variant.is_none_or(|variant| image.variant.is_empty() || variant == image.variant)
+}
+
+/// An image's own platform.
+fn own_platform(image: &Image) -> String {
+    let parts = [&image.os, &image.architecture, &image.variant];
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    parts.map(String::as_str).collect::<Vec<_>>().join("/")
 }
 
 fn normal(arch: &str) -> &str {

@@ -141,7 +141,8 @@ impl Engine {
             init_commit: Default::default(),
             security_options: security_options(host),
             firewall_backend: Some(FirewallBackend { driver: "nftables".to_owned() }),
-            cdi_spec_dirs: Vec::new(),
+            // Where Docker looks for them. There is no device driver here: a request for one fails at start, by name.
+            cdi_spec_dirs: CDI_SPEC_DIRS.map(str::to_owned).into(),
             warnings: Some(warnings(host, ipv4_forwarding)).filter(|all| !all.is_empty()),
         }
     }
@@ -181,6 +182,9 @@ pub fn go_arch() -> &'static str {
         other => other,
     }
 }
+
+/// Source: CNCF Container Device Interface, SPEC.md, "CDI JSON Specification", default directories.
+const CDI_SPEC_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// What does not change while we run.
 struct Host {

@@ -13,6 +13,7 @@ mod attach;
 mod command_queue;
 mod create;
 mod defaults;
+mod discard;
 mod entry;
 pub mod error;
 mod exec;
@@ -22,6 +23,8 @@ mod health;
 mod image;
 mod index;
 pub mod info;
+mod log_orders;
+mod log_tag;
 pub mod logs;
 mod network_events;
 mod paths;
@@ -114,6 +117,16 @@ struct Host {
     unified_cgroups: bool,
     /// `(6, 18)`
     kernel: (u32, u32),
+    /// What it can limit.
+    limits: discard::Kernel,
+}
+
+impl Host {
+    fn look() -> Self {
+        let unified_cgroups = task::cgroup::is_unified();
+        let limits = discard::Kernel::look(unified_cgroups);
+        Self { unified_cgroups, kernel: kernel(), limits }
+    }
 }
 
 impl Engine {
@@ -152,7 +165,7 @@ impl Engine {
             index: RwLock::default(),
             shims: task::launch::Shims::default(),
             execs: exec::Execs::default(),
-            host: Host { unified_cgroups: task::cgroup::is_unified(), kernel: kernel() },
+            host: Host::look(),
             shutting_down: AtomicBool::new(false),
             log_watches: logs::watch::Watches::default(),
         })))

@@ -84,8 +84,11 @@ impl Engine {
     pub async fn resize(&self, reference: &ContainerRef, height: u32, width: u32) -> Result<()> {
         let entry = self.entry(reference)?;
         entry.view().state.decide(Command::Resize).map_err(|why| refusal(&entry, why))?;
-        let mut client = Client::connect(&self.task_dir(&entry.id)).await?;
-        client.resize("", height, width).await?;
+        // Without a terminal there is nothing to be resized, and Docker says nothing.
+        if entry.view().record.config.tty {
+            let mut client = Client::connect(&self.task_dir(&entry.id)).await?;
+            client.resize("", height, width).await?;
+        }
         let attributes =
             [("height", height), ("width", width)].map(|(key, n)| (key.to_owned(), n.to_string()));
         self.publish(&entry.view(), "resize", attributes.into());

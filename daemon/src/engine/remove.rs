@@ -24,9 +24,10 @@ impl Engine {
     pub async fn remove(&self, reference: &ContainerRef, options: RemoveOptions) -> Result<()> {
         let entry = self.entry(reference)?;
         if options.link {
+            // There are no links, so whatever was named is the container's own name.
             return Err(Error::new(
-                Kind::NotImplemented,
-                "links between containers are not supported",
+                Kind::Internal,
+                "Conflict, cannot remove the default link name of the container",
             ));
         }
         let name = reference.0.clone();

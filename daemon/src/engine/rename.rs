@@ -31,7 +31,8 @@ impl Engine {
                 "Renaming a container with the same name as its current name",
             ));
         }
-        let reserved = self.index().names.reserve(typed, &entry.id);
+        let typed = format!("/{}", typed.strip_prefix('/').unwrap_or(typed));
+        let reserved = self.index().names.reserve(&typed, &entry.id);
         let name = reserved.map_err(|error| {
             Error::with_source(error.kind(), "Error when allocating new name", error)
         })?;

@@ -12,13 +12,15 @@ use std::{
 };
 
 use cleat_proto::{
-    docker::container::{Config, EndpointSettings, HostConfig, RestartPolicy},
+    docker::container::{Config, EndpointSettings, PortMap, RestartPolicy},
     kind::Kind,
-    shim_v1::{self, Log, Orders, restart_policy},
+    shim_v1::{self, Orders, restart_policy},
 };
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
-use super::{Engine, Entry, Error, Result, create::top_layer, fault, health, paths};
+use super::{
+    Engine, Entry, Error, Result, create::top_layer, fault, health, log_orders, paths, validate,
+};
 use crate::{
     container::{
         Container, Health, Record, Run, State,
@@ -88,6 +90,7 @@ impl Engine {
 
     /// Everything up to the first process that runs.
     async fn run(&self, entry: &Entry, record: &Arc<Record>, task: &TaskDir) -> Result<Started> {
+        validate::check_at_start(&record.host_config)?;
         fault::point("start.before-directory");
         self.make_directories(record, task)?;
         fault::point("start.after-directory");
@@ -236,9 +239,13 @@ impl Engine {
             return Ok(None);
         }
         let mut names = record.networks.keys().map(String::as_str);
-        let mode = network::Mode::parse(&host.network_mode);
+        let mode = match record.config.network_disabled {
+            true => Ok(network::Mode::None),
+            false => network::Mode::parse(&host.network_mode),
+        };
         let mode = names.try_fold(mode?, |mode, name| network::Mode::parse(name).map(|_| mode))?;
         let ports = record.config.exposed_ports.clone().unwrap_or_default();
+        let exposed: Vec<String> = ports.into_keys().collect();
         Ok(Some(Attach {
             container: record.id.clone(),
             name: record.name.clone(),
@@ -246,8 +253,8 @@ impl Engine {
             domainname: record.config.domainname.clone(),
             mode,
             requested: record.networks.clone(),
-            exposed: ports.into_keys().collect(),
-            port_bindings: host.port_bindings.clone().unwrap_or_default(),
+            port_bindings: published(&exposed, host.port_bindings.as_ref()),
+            exposed,
             publish_all: host.publish_all_ports,
             mac_address: record.config.mac_address.clone(),
             extra_hosts: host.extra_hosts.clone().unwrap_or_default(),
@@ -369,7 +376,11 @@ impl Engine {
             Some(other) => self.running_pid(other, what).map(Some),
             None => Ok(None),
         };
-        if let Some((pid, other)) = pid_of(&host.network_mode, "network")? {
+        let joined = pid_of(&host.network_mode, "network").map_err(|error| {
+            let kind = if error.kind() == Kind::NotFound { Kind::Internal } else { error.kind() };
+            Error::with_source(kind, "joining network namespace of container", error)
+        })?;
+        if let Some((pid, other)) = joined {
             shared.network = spec::Namespace::Join(format!("/proc/{pid}/ns/net").into());
             shared.files = self.container_dir(&other.record.id);
         }
@@ -479,7 +490,7 @@ impl Engine {
                 root: self.runtime_root(name).display().to_string(),
                 native: runtime.native,
             }),
-            log: Some(log_orders(&record.host_config, &record.config, path)?),
+            log: Some(log_orders::orders(record, path)?),
             restart: Some(restart_orders(&record.host_config.restart_policy)),
             stdin_once: record.config.stdin_once,
             state_dir: task.path().display().to_string(),
@@ -656,69 +667,29 @@ pub(super) fn restart_orders(policy: &RestartPolicy) -> shim_v1::RestartPolicy {
     shim_v1::RestartPolicy { kind: kind.into(), max_retries }
 }
 
-/// Turns the log options into the shim's orders.
-///
-/// # Errors
-/// Options that cannot be read.
-pub(super) fn log_orders(host: &HostConfig, config: &Config, path: String) -> Result<Log> {
-    let none = BTreeMap::new();
-    let options = host.log_config.config.as_ref().unwrap_or(&none);
-    let bad = |key: &str, value: &str| {
-        Error::new(Kind::InvalidArgument, format!("invalid value for {key}: {value:?}"))
-    };
-    let option = |key: &str| options.get(key).map(String::as_str);
-    let max_size_bytes = match option("max-size") {
-        None | Some("-1") => 0,
-        Some(text) => size(text).ok_or_else(|| bad("max-size", text))?,
-    };
-    let max_files = match option("max-file") {
-        None => 1,
-        Some(text) => text.parse().ok().filter(|n| *n >= 1).ok_or_else(|| bad("max-file", text))?,
-    };
-    let compress = match option("compress") {
-        None | Some("false" | "0") => false,
-        Some("true" | "1") => true,
-        Some(text) => return Err(bad("compress", text)),
-    };
-    if max_size_bytes == 0 && (max_files > 1 || compress) {
-        return Err(Error::new(
-            Kind::InvalidArgument,
-            "compress and max-file cannot be used without max-size",
-        ));
-    }
-    let mut attributes = std::collections::HashMap::new();
-    for key in option("labels").unwrap_or_default().split(',').filter(|key| !key.is_empty()) {
-        if let Some(value) = config.labels.as_ref().and_then(|labels| labels.get(key)) {
-            attributes.insert(key.to_owned(), value.clone());
+/// What is published: the bindings of exposed ports, since Docker looks at no other. An address that is none is every address.
+fn published(exposed: &[String], bindings: Option<&PortMap>) -> PortMap {
+    let known: Vec<network::Port> =
+        exposed.iter().filter_map(|text| network::Port::parse(text).ok()).collect();
+    let is_exposed =
+        |text: &str| network::Port::parse(text).is_ok_and(|port| known.contains(&port));
+    let mut published = bindings.cloned().unwrap_or_default();
+    published.retain(|port, _| is_exposed(port));
+    for binding in published.values_mut().flatten().flatten() {
+        if binding.host_ip.parse::<std::net::IpAddr>().is_err() {
+            binding.host_ip.clear();
         }
+        // `80/tcp` is taken for 80.
+        let end = binding.host_port.find('/').unwrap_or(binding.host_port.len());
+        binding.host_port.truncate(end);
     }
-    for key in option("env").unwrap_or_default().split(',').filter(|key| !key.is_empty()) {
-        let entries = config.env.iter().flatten().filter_map(|entry| entry.split_once('='));
-        if let Some((_, value)) = entries.into_iter().find(|(name, _)| *name == key) {
-            attributes.insert(key.to_owned(), value.to_owned());
-        }
-    }
-    let driver = host.log_config.kind.clone();
-    Ok(Log { driver, path, max_size_bytes, max_files, compress, attributes })
-}
-
-/// Reads `10m`: a number with a unit of 1024's.
-fn size(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit).filter(|size| *size > 0)
+    published
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cleat_proto::docker::container::PortBinding;
 
     #[test]
     fn exit_codes_are_read_off_the_runtimes_words() {
@@ -751,16 +722,22 @@ mod tests {
     }
 
     #[test]
-    fn log_sizes_have_units() {
-        for (text, expected) in [
-            ("10m", Some(10 << 20)),
-            ("1G", Some(1 << 30)),
-            ("512", Some(512)),
-            ("0", None),
-            ("m", None),
-            ("1x", None),
-        ] {
-            assert_eq!(size(text), expected, "{text}");
-        }
+    fn only_exposed_ports_are_published() {
+        let bind = |host_ip: &str, host_port: &str| PortBinding {
+            host_ip: host_ip.to_owned(),
+            host_port: host_port.to_owned(),
+        };
+        let asked: PortMap = [
+            ("80/tcp".to_owned(), Some(vec![bind("bad", "8080/tcp"), bind("127.0.0.1", "1")])),
+            ("81".to_owned(), Some(vec![bind("", "")])),
+            ("82/xxx".to_owned(), None),
+            (String::new(), None),
+        ]
+        .into();
+        let exposed = ["80".to_owned(), "90/udp".to_owned()];
+        let expected: PortMap =
+            [("80/tcp".to_owned(), Some(vec![bind("", "8080"), bind("127.0.0.1", "1")]))].into();
+        assert_eq!(published(&exposed, Some(&asked)), expected);
+        assert_eq!(published(&[], None), PortMap::new());
     }
 }

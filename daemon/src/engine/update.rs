@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use cleat_proto::{docker::container::HostConfig, kind::Kind};
 
-use super::{Engine, Entry, Error, Result, UpdateRequest, start::restart_orders, validate};
+use super::{
+    Engine, Entry, Error, Result, UpdateRequest, discard::discard, start::restart_orders, validate,
+};
 use crate::{
     container::{
         State,
@@ -45,6 +47,8 @@ impl Engine {
         }
         let before = view.record.host_config.clone();
         validate::check_restart_policy(&request.restart_policy, false)?;
+        let mut request = request;
+        let warnings = discard(&mut request.resources, self.0.host.limits);
         crate::spec::check_resources(&request.resources, true)?;
         let mut after = before.clone();
         merge(&mut after, &request).map_err(cannot)?;
@@ -56,7 +60,7 @@ impl Engine {
             return Err(cannot(error));
         }
         self.publish(&entry.view(), "update", Default::default());
-        Ok(Vec::new())
+        Ok(warnings)
     }
 
     /// Tells a shim, if there is one.

@@ -3,6 +3,8 @@
 //! A layer's tar is made again from its files (see [`crate::archive::recipe`]) while it is sent, and hashed in passing: if
 //! what came out is not what the image names, the stream ends broken, not whole.
 
+mod v1;
+
 use std::{
     collections::{BTreeMap, HashSet},
     io,
@@ -180,6 +182,15 @@ impl Images {
             };
             if written.insert(image.id.to_string()) {
                 packer.bytes(&blob(&config.digest), MODE, mtime, &bytes)?;
+            }
+            let chain_ids = layers.iter().rev().map(|layer| layer.chain_id.as_str());
+            let described = v1::descriptions(&bytes, chain_ids)
+                .map_err(|error| archive::Error::Output(io::Error::other(error)))?;
+            for text in described {
+                let digest = Digest::from_sum(Sha256::digest(&text)).to_string();
+                if written.insert(digest.clone()) {
+                    packer.bytes(&blob(&digest), MODE, mtime, text.as_bytes())?;
+                }
             }
             let layers: Vec<Descriptor> =
                 layers.iter().rev().map(|layer| descriptor(layer)).collect();

@@ -4,6 +4,7 @@ use std::{fs, sync::Arc};
 
 use bytes::Bytes;
 use cleat_proto::digest::{DiffId, ImageId};
+use cleat_proto::kind::Kind;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -204,7 +205,8 @@ fn a_layout_without_manifest_json_loads_as_well() {
     assert_eq!(other.images.resolve("host.example/x/a:1").unwrap().id, image.id);
     // A blob that is not what its name says.
     for at in 0..files.len() {
-        if !files[at].0.starts_with("blobs/") {
+        // Nothing refers to the description of a layer as Docker had it before there were manifests.
+        if !files[at].0.starts_with("blobs/") || files[at].1.starts_with(b"{\"id\":") {
             continue;
         }
         let mut damaged = files.clone();
@@ -289,7 +291,10 @@ fn an_archive_that_lies_leaves_nothing() {
         let error = store.load(bytes).unwrap_err();
         let text = cleat_proto::kind::whole(&error);
         assert!(text.contains(message), "{text} for {message}");
-        assert_eq!(error.kind(), cleat_proto::kind::Kind::InvalidArgument, "{message}");
+        // What is no archive at all is Docker's own failure.
+        let is_tar = !(message.starts_with("invalid tar header") || message.contains("EOF"));
+        let kind = if is_tar { Kind::InvalidArgument } else { Kind::Internal };
+        assert_eq!(error.kind(), kind, "{message}");
         assert!(store.images.list().is_empty());
         assert_eq!((store.layer_dirs(), store.blobs()), (0, 0), "{message}");
     }

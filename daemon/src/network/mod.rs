@@ -16,9 +16,9 @@ mod request;
 mod subnet;
 
 pub use controller::{Attach, Controller, Error, Live, Mode, NetworkInfo, Published, Sandbox};
-pub use files::{check_dns, check_extra_hosts, check_names};
+pub use files::{check_extra_hosts, check_names};
 pub use ipam_config::check as check_ipam;
-pub use port_mapping::{Protocol, check as check_ports};
+pub use port_mapping::{Port, Protocol};
 pub use request::check as check_endpoints;
 
 /// What the daemon was told about networks.

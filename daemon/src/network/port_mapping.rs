@@ -115,23 +115,6 @@ pub struct Bound {
     pub socket: OwnedFd,
 }
 
-/// Checks at create what can be checked then.
-///
-/// # Errors
-/// [`Error::Invalid`] in Docker's words.
-pub fn check(bindings: &PortMap) -> Result<(), Error> {
-    for (port, bindings) in bindings {
-        // An unknown protocol is accepted until the start, as Docker does.
-        let number = port.split('/').next().unwrap_or_default();
-        parse_number(number).ok_or_else(|| invalid(number))?;
-        for binding in bindings.iter().flatten() {
-            parse_range(&binding.host_port)?;
-            parse_ip(&binding.host_ip)?;
-        }
-    }
-    Ok(())
-}
-
 /// Where ports are published that name no address of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
@@ -471,6 +454,10 @@ mod tests {
     use super::*;
     use nix::errno::Errno;
 
+    fn asked(bindings: &PortMap) -> Result<Vec<Request>, Error> {
+        requests(&[], bindings, false, EVERYWHERE)
+    }
+
     fn map(port: &str, host_ip: &str, host_port: &str) -> PortMap {
         let binding = PortBinding { host_ip: host_ip.into(), host_port: host_port.into() };
         PortMap::from([(port.to_owned(), Some(vec![binding]))])
@@ -503,7 +490,7 @@ mod tests {
 
     #[track_caller]
     fn refused(port: &str, host_ip: &str, host_port: &str, text: &str) {
-        assert_eq!(check(&map(port, host_ip, host_port)).unwrap_err().to_string(), text);
+        assert_eq!(asked(&map(port, host_ip, host_port)).unwrap_err().to_string(), text);
     }
 
     #[test]
@@ -513,8 +500,7 @@ mod tests {
         refused("80/tcp", "", "abc", "invalid port specification: \"abc\"");
         refused("99999/tcp", "", "", "invalid port specification: \"99999\"");
         refused("80/tcp", "300.1.1.1", "0", "invalid IP address: 300.1.1.1");
-        assert!(check(&map("80/tcp", "::1", "80")).is_ok());
-        assert!(check(&map("80/nosuch", "", "80")).is_ok());
+        assert!(asked(&map("80/tcp", "::1", "80")).is_ok());
         let late = requests(&[], &map("80/nosuch", "", "80"), false, EVERYWHERE);
         assert_eq!(late.unwrap_err().to_string(), "unknown protocol");
     }

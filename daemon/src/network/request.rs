@@ -29,7 +29,8 @@ fn check_mac(network: &str, text: &str) -> Result<(), Error> {
 /// The predefined networks take none of these.
 fn check_endpoint(network: &str, endpoint: &EndpointSettings) -> Result<(), Error> {
     let mut wrong = Vec::new();
-    if endpoint.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
+    let predefined = matches!(network, "bridge" | "host" | "none");
+    if predefined && endpoint.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
         wrong.push(
             "network-scoped alias is supported only for containers in user defined networks"
                 .to_owned(),
@@ -37,9 +38,11 @@ fn check_endpoint(network: &str, endpoint: &EndpointSettings) -> Result<(), Erro
     }
     let ipam = endpoint.ipam_config.clone().unwrap_or_default();
     if !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty() {
-        wrong.push(
-            "user specified IP address is supported on user defined networks only".to_owned(),
-        );
+        if predefined {
+            wrong.push(
+                "user specified IP address is supported on user defined networks only".to_owned(),
+            );
+        }
         if !ipam.ipv4_address.is_empty() && ipam.ipv4_address.parse::<std::net::Ipv4Addr>().is_err()
         {
             wrong.push(format!("invalid IPv4 address: {}", ipam.ipv4_address));
@@ -48,10 +51,21 @@ fn check_endpoint(network: &str, endpoint: &EndpointSettings) -> Result<(), Erro
         {
             wrong.push(format!("invalid IPv6 address: {}", ipam.ipv6_address));
         }
-        wrong.push(
-            "user specified IP address is supported only when connecting to networks with user configured subnets"
-                .to_owned(),
-        );
+        // The bridge's subnet is configured, and no address in it is for users to choose.
+        if network == "bridge" {
+            for address in [&ipam.ipv4_address, &ipam.ipv6_address] {
+                if !address.is_empty() {
+                    wrong.push(format!(
+                        "no configured subnet or ip-range contain the IP address {address}"
+                    ));
+                }
+            }
+        } else if predefined {
+            wrong.push(
+                "user specified IP address is supported only when connecting to networks with user configured subnets"
+                    .to_owned(),
+            );
+        }
     }
     let head = format!("invalid config for network {network}: invalid endpoint settings:\n");
     refuse(head, &wrong)?;
@@ -110,8 +124,10 @@ mod tests {
             "invalid config for network bridge: invalid endpoint settings:\n\
              * user specified IP address is supported on user defined networks only\n\
              * invalid IPv4 address: x\n\
-             * user specified IP address is supported only when connecting to networks with user configured subnets"
+             * no configured subnet or ip-range contain the IP address x"
         );
+        let aliases = EndpointSettings { aliases: Some(vec!["al".into()]), ..Default::default() };
+        assert!(check(&[("of-users".to_owned(), aliases)].into(), "").is_ok());
         assert!(answer(EndpointSettings::default()).is_ok());
     }
 

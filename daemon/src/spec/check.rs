@@ -27,17 +27,8 @@ fn refuse(condition: bool, text: impl Into<String>) -> Result<(), Error> {
 pub fn check(config: &Config, host: &HostConfig) -> Result<(), Error> {
     check_config(config)?;
     check_resources(host, false)?;
-    check_security(host)?;
-    check_sysctls(host)?;
-    for ulimit in host.ulimits.iter().flatten() {
-        resources::rlimit(ulimit)?;
-    }
-    for mapping in host.devices.iter().flatten() {
-        devices::access(&mapping.cgroup_permissions)?;
-    }
-    for rule in host.device_cgroup_rules.iter().flatten() {
-        devices::cgroup_rule(rule)?;
-    }
+    security_opt::parse(host.security_opt.as_deref().unwrap_or_default())?;
+    capabilities::granted(host, capabilities::available())?;
     let score = host.oom_score_adj;
     refuse(
         !(-1000..=1000).contains(&score),
@@ -54,6 +45,60 @@ pub fn check(config: &Config, host: &HostConfig) -> Result<(), Error> {
     )?;
     let empty_key = host.annotations.iter().flatten().any(|(key, _)| key.is_empty());
     refuse(empty_key, "invalid Annotations: the empty string is not permitted as an annotation key")
+}
+
+/// What the runtime says before its own words.
+const RUNTIME: &str = "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed";
+
+/// Checks what Docker leaves to the start of the container. Nothing of it has happened before.
+///
+/// # Errors
+/// [`Error::AtStart`].
+pub fn check_at_start(config: &Config, host: &HostConfig) -> Result<(), Error> {
+    let late = |error: Error| Error::AtStart(error.to_string());
+    let runtime = |error: Error| Error::AtStart(format!("{RUNTIME}: {error}"));
+    check_security(host).map_err(late)?;
+    check_device_requests(host).map_err(late)?;
+    for mapping in host.devices.iter().flatten() {
+        devices::access(&mapping.cgroup_permissions).map_err(late)?;
+    }
+    for rule in host.device_cgroup_rules.iter().flatten() {
+        devices::cgroup_rule(rule).map_err(late)?;
+    }
+    check_names(config).map_err(runtime)?;
+    check_sysctls(host).map_err(runtime)?;
+    let shares = host.cpu_shares;
+    refuse(shares == 1, "the minimum allowed cpu-shares is 2").map_err(runtime)?;
+    let most = format!("the maximum allowed cpu-shares is {MAX_SHARES}");
+    refuse(shares > MAX_SHARES, most).map_err(runtime)?;
+    for ulimit in host.ulimits.iter().flatten() {
+        resources::rlimit(ulimit).map_err(runtime)?;
+    }
+    Ok(())
+}
+
+/// There is no device driver, and no CDI specification is read.
+fn check_device_requests(host: &HostConfig) -> Result<(), Error> {
+    let Some(request) = host.device_requests.iter().flatten().next() else { return Ok(()) };
+    let words = |list: &[String]| format!("[{}]", list.join(" "));
+    let text = if request.driver == "cdi" {
+        let devices = request.device_ids.as_deref().unwrap_or_default().join(", ");
+        format!("CDI device injection failed: unresolvable CDI devices {devices}")
+    } else {
+        let sets = request.capabilities.iter().flatten().map(|set| words(set)).collect::<Vec<_>>();
+        let driver = &request.driver;
+        format!("could not select device driver {driver:?} with capabilities: {}", words(&sets))
+    };
+    Err(Error::Invalid(text))
+}
+
+/// The kernel takes up to 64 bytes; a line of `/etc/hosts` has no more than one line.
+fn check_names(config: &Config) -> Result<(), Error> {
+    for (what, name) in [("hostname", &config.hostname), ("domainname", &config.domainname)] {
+        let fits = name.len() <= 64 && !name.contains(char::is_control);
+        refuse(!fits, format!("set{what}: invalid argument"))?;
+    }
+    Ok(())
 }
 
 fn check_config(config: &Config) -> Result<(), Error> {
@@ -74,18 +119,6 @@ fn check_config(config: &Config) -> Result<(), Error> {
         words.into_iter().any(|word| word.contains('\0')),
         "invalid command: it contains a NUL byte",
     )?;
-    for (what, name, longest) in
-        [("hostname", &config.hostname, 64), ("domainname", &config.domainname, 64)]
-    {
-        let fits = name.len() <= longest
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-        refuse(
-            !fits,
-            format!(
-                "invalid {what} {name:?}: at most {longest} letters, digits, '-', '_' and '.' are allowed"
-            ),
-        )?;
-    }
     config.healthcheck.as_ref().map_or(Ok(()), check_health)
 }
 
@@ -117,11 +150,15 @@ fn check_health(health: &HealthConfig) -> Result<(), Error> {
 /// [`Error::Invalid`].
 pub fn check_resources(host: &HostConfig, update: bool) -> Result<(), Error> {
     check_memory(host, update)?;
-    check_cpu(host)?;
+    check_cpu(host, update)?;
     let weight = host.blkio_weight;
     refuse(
         weight > 0 && !(10..=1000).contains(&weight),
         "Range of blkio weight is from 10 to 1000",
+    )?;
+    refuse(
+        update && (host.io_maximum_bandwidth != 0 || host.io_maximum_iops != 0),
+        "Invalid QoS settings: linux does not support Maximum IO Bandwidth or Maximum IO IOps",
     )?;
     refuse(
         host.io_maximum_bandwidth != 0,
@@ -154,13 +191,15 @@ fn check_memory(host: &HostConfig, update: bool) -> Result<(), Error> {
         reservation > 0 && reservation < MIN_MEMORY,
         "Minimum memory reservation allowed is 6MB",
     )?;
+    let kernel = host.kernel_memory;
+    refuse(kernel > 0 && kernel < MIN_MEMORY, "Minimum kernel memory limit allowed is 6MB")?;
     refuse(
         memory > 0 && reservation > 0 && memory < reservation,
         "Minimum memory limit can not be less than memory reservation limit, see usage",
     )
 }
 
-fn check_cpu(host: &HostConfig) -> Result<(), Error> {
+fn check_cpu(host: &HostConfig, update: bool) -> Result<(), Error> {
     let nano = host.nano_cpus;
     refuse(
         nano > 0 && host.cpu_period > 0,
@@ -176,9 +215,10 @@ fn check_cpu(host: &HostConfig) -> Result<(), Error> {
         format!("range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"),
     )?;
     let shares = host.cpu_shares;
-    refuse(shares < 0, format!("invalid CPU shares ({shares}): value must be a positive integer"))?;
-    refuse(shares == 1, "the minimum allowed cpu-shares is 2")?;
-    refuse(shares > MAX_SHARES, format!("the maximum allowed cpu-shares is {MAX_SHARES}"))?;
+    refuse(
+        shares < 0 && !update,
+        format!("invalid CPU shares ({shares}): value must be a positive integer"),
+    )?;
     refuse(
         host.cpu_realtime_period != 0 && host.cpu_realtime_runtime > host.cpu_realtime_period,
         "cpu real-time runtime cannot be higher than cpu real-time period",
@@ -303,6 +343,17 @@ mod tests {
         assert_eq!(got, expected.map_err(str::to_owned));
     }
 
+    #[track_caller]
+    fn check_start(host: HostConfig, expected: Result<(), &str>) {
+        let created = check(&Config::default(), &host).map_err(|error| error.to_string());
+        assert_eq!(created, Ok(()), "Docker takes it at create");
+        let got = check_at_start(&Config::default(), &host).map_err(|error| {
+            assert_eq!(error.kind(), cleat_proto::kind::Kind::Internal);
+            error.to_string().replace(RUNTIME, "runc")
+        });
+        assert_eq!(got, expected.map_err(str::to_owned));
+    }
+
     fn sysctl(name: &str, value: &str) -> HostConfig {
         HostConfig {
             sysctls: Some([(name.to_owned(), value.to_owned())].into()),
@@ -339,32 +390,54 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_would_refuse_at_start_is_refused_now() {
+    fn what_the_kernel_would_refuse_is_refused_at_start() {
         let shares = |cpu_shares| HostConfig { cpu_shares, ..HostConfig::default() };
-        check_host(shares(1), Err("the minimum allowed cpu-shares is 2"));
-        check_host(shares(262_145), Err("the maximum allowed cpu-shares is 262144"));
-        check_host(shares(2), Ok(()));
+        check_start(shares(1), Err("runc: the minimum allowed cpu-shares is 2"));
+        check_start(shares(262_145), Err("runc: the maximum allowed cpu-shares is 262144"));
+        check_start(shares(2), Ok(()));
         let parent =
             |text: &str| HostConfig { cgroup_parent: text.into(), ..HostConfig::default() };
         check_host(parent("../../x"), Err("invalid cgroup parent \"../../x\""));
         check_host(parent("/a/b"), Ok(()));
         let profile = "seccomp={\"defaultAction\":\"SCMP_ACT_NOTIFY\"}".to_owned();
         let notify = HostConfig { security_opt: Some(vec![profile]), ..HostConfig::default() };
-        assert!(check(&Config::default(), &notify).is_err());
+        assert!(check_at_start(&Config::default(), &notify).is_err());
+        let device = |driver: &str| HostConfig {
+            device_requests: Some(vec![cleat_proto::docker::container::DeviceRequest {
+                driver: driver.into(),
+                capabilities: Some(vec![vec!["gpu".into()]]),
+                device_ids: Some(vec!["x/y=z".into()]),
+                ..Default::default()
+            }]),
+            ..HostConfig::default()
+        };
+        check_start(
+            device("bad"),
+            Err("could not select device driver \"bad\" with capabilities: [[gpu]]"),
+        );
+        check_start(
+            device("cdi"),
+            Err("CDI device injection failed: unresolvable CDI devices x/y=z"),
+        );
     }
 
     #[test]
     fn only_namespaced_kernel_parameters_are_taken() {
-        check_host(sysctl("net.ipv4.ip_forward", "0"), Ok(()));
-        check_host(sysctl("net/ipv4/ip_forward", "0"), Ok(()));
-        check_host(
+        check_start(sysctl("net.ipv4.ip_forward", "0"), Ok(()));
+        check_start(sysctl("net/ipv4/ip_forward", "0"), Ok(()));
+        check_start(
             sysctl("kernel.core_pattern", "|/x"),
-            Err("sysctl \"kernel.core_pattern\" is not in a separate kernel namespace"),
+            Err("runc: sysctl \"kernel.core_pattern\" is not in a separate kernel namespace"),
         );
-        assert!(check(&Config::default(), &sysctl("net/../kernel/core_pattern", "x")).is_err());
         assert!(
-            check(&Config::default(), &sysctl("net.ipv4.ip_forward", "0\n+kernel.core_pattern=x"))
-                .is_err()
+            check_at_start(&Config::default(), &sysctl("net/../kernel/core_pattern", "x")).is_err()
+        );
+        assert!(
+            check_at_start(
+                &Config::default(),
+                &sysctl("net.ipv4.ip_forward", "0\n+kernel.core_pattern=x")
+            )
+            .is_err()
         );
     }
 
@@ -374,8 +447,13 @@ mod tests {
         for wrong in ["", "=x", "A=b\0c"] {
             assert!(check(&config(wrong), &HostConfig::default()).is_err(), "{wrong:?}");
         }
-        let named = Config { hostname: "a b".into(), ..Config::default() };
-        assert!(check(&named, &HostConfig::default()).is_err());
+        let named = |name: &str| {
+            let named = Config { hostname: name.into(), ..Config::default() };
+            check_at_start(&named, &HostConfig::default()).map_err(|error| error.to_string())
+        };
+        assert_eq!(named("a b"), Ok(()));
+        assert_eq!(named("a\nb").unwrap_err(), format!("{RUNTIME}: sethostname: invalid argument"));
+        assert!(named(&"a".repeat(65)).is_err());
         let relative = Config { working_dir: "x".into(), ..Config::default() };
         assert_eq!(
             check(&relative, &HostConfig::default()).unwrap_err().to_string(),

@@ -136,6 +136,12 @@ pub enum Error {
     /// Docker's words.
     #[error("{0}")]
     Invalid(String),
+    /// Docker's words for what it finds out only when the container starts.
+    #[error("{0}")]
+    AtStart(String),
+    /// What makes no sense, though Docker by its own oversight calls it a failure of its own.
+    #[error("{0}")]
+    Unsound(String),
     /// A file of the container could not be read.
     #[error("cannot read {path} of the container")]
     File {
@@ -151,7 +157,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Invalid(_) => Kind::InvalidArgument,
-            Self::File { .. } => Kind::Internal,
+            Self::AtStart(_) | Self::Unsound(_) | Self::File { .. } => Kind::Internal,
         }
     }
 }
@@ -165,6 +171,7 @@ const OCI_VERSION: &str = "1.2.1";
 /// [`Error::Invalid`] for what only the container's own files can tell, such as an unknown user.
 pub fn build(input: &Input<'_>) -> Result<Spec, Error> {
     let host = input.host_config;
+    check::check_at_start(input.config, host)?;
     let options = security_opt::parse(host.security_opt.as_deref().unwrap_or_default())?;
     let capabilities = capabilities::granted(host, capabilities::available())?;
     let writable_cgroups = options.writable_cgroups.unwrap_or(host.privileged);

@@ -110,7 +110,7 @@ pub fn resolve(wanted: &str, group_add: &[String], files: &Files) -> Result<User
         (None, Some(uid)) => (uid, 0),
         (None, None) if user.is_empty() => (0, 0),
         (None, None) => {
-            return Err(Error::Invalid(format!(
+            return Err(Error::AtStart(format!(
                 "unable to find user {user}: no matching entries in passwd file"
             )));
         }
@@ -139,7 +139,7 @@ fn group_id(wanted: &str, files: &Files) -> Result<u32, Error> {
     }
     match groups(&files.group).find(|group| group.name == wanted) {
         Some(group) => entry_id(group.gid, "/etc/group", group.name),
-        None => Err(Error::Invalid(format!(
+        None => Err(Error::AtStart(format!(
             "unable to find group {wanted}: no matching entries in group file"
         ))),
     }

@@ -475,14 +475,24 @@ struct Reader<'de, 'p> {
 }
 
 impl<'de> Reader<'de, '_> {
+    /// What Go calls the map that is read here.
+    fn map_type(&self) -> &'static str {
+        match self.path {
+            Path::Field(_, "ExposedPorts") => "nat.PortSet",
+            Path::Field(_, "PortBindings") => "nat.PortMap",
+            Path::Field(_, "Volumes") => "map[string]struct {}",
+            Path::Field(_, "EndpointsConfig") => "map[string]*network.EndpointSettings",
+            _ => "map[string]string",
+        }
+    }
+
     fn mismatch(&self, wanted: &str) -> Error {
         // Go says `int` where the field is one; serde only tells the width.
         let wanted = match self.path {
-            Path::Field(_, "StopTimeout" | "MaximumRetryCount" | "Count" | "Retries")
-                if wanted == "int64" =>
-            {
-                "int"
-            }
+            Path::Field(
+                _,
+                "StopTimeout" | "MaximumRetryCount" | "Count" | "Retries" | "GwPriority",
+            ) if wanted == "int64" => "int",
             Path::Field(_, "Interval" | "Timeout" | "StartPeriod" | "StartInterval")
                 if wanted == "int64" =>
             {
@@ -661,7 +671,7 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
             Value::Object(entries) => {
                 visitor.visit_map(Entries { entries, at: 0, path: self.path })
             }
-            _ => Err(self.mismatch("map[string]string")),
+            _ => Err(self.mismatch(self.map_type())),
         }
     }
 
@@ -675,6 +685,7 @@ impl<'de> de::Deserializer<'de> for Reader<'de, '_> {
             Value::Null => &[][..],
             Value::Object(entries) => entries,
             _ if name == "Empty" => return Err(self.mismatch("struct {}")),
+            _ if name.contains('.') => return Err(self.mismatch(name)),
             _ => return Err(self.mismatch(&format!("{}.{name}", package(name)))),
         };
         visitor.visit_map(Fields { entries, fields, next: 0, value: None, path: self.path })
@@ -709,7 +720,8 @@ fn package(name: &str) -> &'static str {
         "EndpointSettings" | "EndpointIpamConfig" | "NetworkingConfig" | "Ipam" | "IpamConfig" => {
             "network"
         }
-        "VolumeCreate" => "volume",
+        "CreateOptions" => "volume",
+        "AuthConfig" => "registry",
         "Mount" | "BindOptions" | "VolumeOptions" | "TmpfsOptions" | "ImageOptions" => "mount",
         _ => "container",
     }

@@ -79,7 +79,7 @@ pub struct Endpoint {
 
 /// What a client asks for when it creates a network: as much as is looked at today.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "network.CreateRequest", rename_all = "PascalCase", default)]
 #[allow(missing_docs)]
 pub struct CreateRequest {
     pub name: String,
@@ -113,18 +113,18 @@ pub struct CreateIpamConfig {
 
 /// What a client asks for when it connects a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "network.ConnectOptions", rename_all = "PascalCase", default)]
 #[allow(missing_docs)]
-pub struct ConnectRequest {
+pub struct ConnectOptions {
     pub container: String,
     pub endpoint_config: Option<EndpointSettings>,
 }
 
 /// What a client asks for when it disconnects a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[serde(rename = "network.DisconnectOptions", rename_all = "PascalCase", default)]
 #[allow(missing_docs)]
-pub struct DisconnectRequest {
+pub struct DisconnectOptions {
     pub container: String,
     pub force: bool,
 }

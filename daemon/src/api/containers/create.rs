@@ -49,6 +49,7 @@ pub async fn create(
     let warnings = adapt(&mut asked, version)?;
     asked.name = query.optional("name").map(str::to_owned);
     asked.platform = query.optional("platform").filter(|_| version.since(1, 41)).map(str::to_owned);
+    asked.platform.as_deref().map_or(Ok(()), check_platform)?;
     check_links(&engine, &asked.host_config)?;
     let mut created = engine.create(asked).await?;
     created.warnings.extend(warnings);
@@ -70,6 +71,27 @@ fn parse(body: &[u8]) -> Result<CreateRequest, Error> {
         networking: beside.networking_config.unwrap_or_default(),
         ..CreateRequest::default()
     })
+}
+
+/// Refuses what is no platform. Source: containerd's `platforms.Parse`.
+pub fn check_platform(text: &str) -> Result<(), Error> {
+    let wrong = |why: &str| Err(Error::invalid(format!("{text:?}: {why}: invalid argument")));
+    let parts: Vec<&str> = text.split('/').collect();
+    let is_part = |part: &&str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+    };
+    if parts.len() > 3 || !parts.iter().all(is_part) {
+        return wrong("cannot parse platform specifier");
+    }
+    const KNOWN: [&str; 16] = [
+        "linux", "windows", "darwin", "freebsd", "amd64", "x86_64", "x86-64", "arm64", "aarch64",
+        "arm", "armhf", "armel", "386", "i386", "ppc64le", "s390x",
+    ];
+    let is_known = KNOWN.contains(&parts[0]) || matches!(parts[0], "riscv64" | "loong64");
+    if parts.len() == 1 && !is_known {
+        return wrong("unknown operating system or architecture");
+    }
+    Ok(())
 }
 
 /// A link to nobody is the client's mistake, whether or not we can link.
@@ -113,19 +135,26 @@ fn adapt(asked: &mut CreateRequest, version: ApiVersion) -> Result<Vec<String>, 
     Ok(warnings)
 }
 
-/// A host port is a number or a range of them.
+/// A container's port is a number, a host's one or a range of them; a protocol may follow either. No number is 0.
 fn check_ports(host: &HostConfig) -> Result<(), Error> {
-    let is_port = |text: &str| text.parse::<u16>().is_ok();
-    let bindings =
-        host.port_bindings.iter().flatten().filter_map(|(_, bindings)| bindings.as_ref());
-    for binding in bindings.flatten().filter(|binding| !binding.host_port.is_empty()) {
-        let port = &binding.host_port;
-        let good = match port.split_once('-') {
-            None => is_port(port),
-            Some((first, last)) => is_port(first) && is_port(last),
-        };
-        if !good {
-            return Err(Error::invalid(format!("invalid port specification: {port:?}")));
+    let wrong = |text: &str| Error::invalid(format!("invalid port specification: {text:?}"));
+    let number = |text: &str| text.split('/').next().unwrap_or_default().to_owned();
+    let port = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u16>().ok() };
+    for (container_port, bindings) in host.port_bindings.iter().flatten() {
+        let inside = number(container_port);
+        port(&inside).ok_or_else(|| wrong(&inside))?;
+        for binding in bindings.iter().flatten() {
+            let text = number(&binding.host_port);
+            let is_good = match text.split_once('-') {
+                None => port(&text).is_some(),
+                Some((first, last)) => {
+                    let (first, last) = (first.parse::<u16>(), last.parse::<u16>());
+                    matches!((first, last), (Ok(first), Ok(last)) if first <= last)
+                }
+            };
+            if !is_good {
+                return Err(wrong(&binding.host_port));
+            }
         }
     }
     Ok(())
@@ -384,6 +413,44 @@ mod tests {
         let wrong = r#"{"Image":"a","HostConfig":{"Mounts":[{"Type":"bind","VolumeOptions":{}}]}}"#;
         refused(wrong, "1.42", "VolumeOptions must not be specified on mount type \"bind\"");
         assert!(adapted(wrong, "1.41").host_config.mounts.unwrap()[0].volume_options.is_none());
+    }
+
+    #[test]
+    fn ports_and_platforms_are_checked_as_docker_checks_them() {
+        let ports = |text: &str| {
+            let host = cleat_proto::docker::go_json::from_slice(text.as_bytes()).unwrap();
+            check_ports(&HostConfig { port_bindings: Some(host), ..HostConfig::default() })
+                .map_err(|error| error.message().to_owned())
+        };
+        for good in [
+            "{}",
+            r#"{"80/xxx":null,"":[{}],"0/tcp":[{}]}"#,
+            r#"{"80":[{"HostPort":"80/tcp"},{"HostPort":"8-9","HostIp":"bad"}]}"#,
+        ] {
+            assert_eq!(ports(good), Ok(()), "{good}");
+        }
+        for (wrong, named) in [
+            (r#"{"x/tcp":[]}"#, "x"),
+            (r#"{"80-90/tcp":[]}"#, "80-90"),
+            (r#"{"80":[{"HostPort":"9-8"}]}"#, "9-8"),
+            (r#"{"80":[{"HostPort":"70000"}]}"#, "70000"),
+        ] {
+            assert_eq!(ports(wrong), Err(format!("invalid port specification: {named:?}")));
+        }
+        let platform =
+            |text: &str| check_platform(text).map_err(|error| error.message().to_owned());
+        assert_eq!(
+            (platform("linux"), platform("linux/arm64/v8"), platform("arm64")),
+            (Ok(()), Ok(()), Ok(()))
+        );
+        assert_eq!(
+            platform("bad").unwrap_err(),
+            "\"bad\": unknown operating system or architecture: invalid argument"
+        );
+        assert_eq!(
+            platform("a/b/c/d").unwrap_err(),
+            "\"a/b/c/d\": cannot parse platform specifier: invalid argument"
+        );
     }
 
     #[test]

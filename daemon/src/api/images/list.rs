@@ -96,7 +96,7 @@ impl<'f> Wanted<'f> {
             let created = created_nanos(&*resolve(engine, name)?);
             since = Some(since.map_or(created, |known| known.max(created)));
         }
-        let (dangling, until) = (filters.bool("dangling")?, filters.until()?);
+        let (dangling, until) = (filters.bool("dangling")?, filters.until_or_internal()?);
         Ok(Self { filters, all, dangling, before, since, until })
     }
 

@@ -1,6 +1,8 @@
 //! Images in and out: `POST /images/create` (import; for pull see its file), `POST /images/load`, `GET /images/get`.
 
 use axum::extract::{Request, State};
+use cleat_proto::kind::Kind;
+use http::StatusCode;
 use serde::Serialize;
 
 use super::{progress, receive, repository_and_tag};
@@ -65,10 +67,12 @@ pub(super) fn platform(text: &str) -> Result<(String, String, String), Error> {
     if parts.next().is_some()
         || ![&os, &architecture, &variant].into_iter().all(|text| is_word(text))
     {
-        return Err(Error::invalid(format!("{text:?} is an invalid platform")));
+        return Err(Error::invalid(format!(
+            "{text:?}: cannot parse platform specifier: invalid argument"
+        )));
     }
     if os != "linux" {
-        return Err(Error::invalid(format!("operating system {os:?} is not supported")));
+        return Err(Error::invalid("operating system is not supported"));
     }
     Ok((os, architecture, variant))
 }
@@ -152,6 +156,16 @@ pub(super) fn save(engine: &Engine, names: Vec<String>, query: &Query) -> Result
     for name in names.iter().filter(|_| query.optional("platform").is_some()) {
         super::show::check_platform(&*super::resolve(engine, name)?, query)?;
     }
-    let chunks = engine.save_images(&names)?;
+    let chunks = engine.save_images(&names).map_err(|error| {
+        // A wrong name is, to Docker, a failure of its own here, and a missing image has the name that was typed.
+        let error = Error::from(error);
+        let missing =
+            names.iter().find(|name| *error.message() == format!("No such image: {name}:latest"));
+        match (error.status(), missing) {
+            (StatusCode::BAD_REQUEST, _) => Error::internal(error.message()),
+            (_, Some(name)) => Error::new(Kind::NotFound, format!("No such image: {name}")),
+            _ => error,
+        }
+    })?;
     Ok(body::stream("application/x-tar", body::from_receiver(chunks)))
 }
