@@ -17,3 +17,4 @@ mod security;
 mod terminal;
 mod units;
 mod volume;
+mod websocket;

@@ -5,9 +5,11 @@ mod daemon;
 mod host;
 mod tools;
 mod wait;
+mod websocket;
 
 pub use client::{Ran, run, run_with_stdin};
 pub use daemon::{Options, TestDaemon};
 pub use host::{NetworkNamespace, Traces};
 pub use tools::{binary, busybox, containerd, docker, repository, static_worker};
 pub use wait::wait_for;
+pub use websocket::{Frame, WebSocket};

@@ -53,6 +53,7 @@ pub fn routes() -> Router<Engine> {
         .route("/containers/{name}/resize", post(resize))
         .route("/containers/{name}/update", post(update))
         .route("/containers/{name}/attach", post(attach::attach))
+        .route("/containers/{name}/attach/ws", get(attach::attach_websocket))
 }
 
 /// A non-empty JSON object has at least as many bytes: a `HostConfig` at start is long gone, and old clients send `null`.

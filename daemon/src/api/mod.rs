@@ -40,6 +40,7 @@ pub mod time;
 pub mod unimplemented;
 pub mod version;
 pub mod volumes;
+pub mod websocket;
 
 use axum::{Router, middleware};
 

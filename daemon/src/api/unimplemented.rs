@@ -51,7 +51,6 @@ pub fn routes() -> Router<Engine> {
         .route("/grpc", post(not_yet))
         .route("/containers/{id}/checkpoints", any(no_checkpoints))
         .route("/containers/{id}/checkpoints/{name}", any(no_checkpoints))
-        .route("/containers/{id}/attach/ws", get(no_websocket))
 }
 
 async fn no_swarm() -> Response {
@@ -164,10 +163,6 @@ async fn no_checkpoints() -> Error {
         Kind::NotImplemented,
         "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to enable it.",
     )
-}
-
-async fn no_websocket() -> Error {
-    Error::not_implemented("attach over a WebSocket (attach by connection upgrade works)")
 }
 
 #[cfg(test)]

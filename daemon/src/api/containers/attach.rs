@@ -1,12 +1,13 @@
 //! `POST /containers/{name}/attach`.
 
-use std::time::Duration;
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use axum::{
     extract::{Path, State},
     response::Response,
 };
-use tokio::io::AsyncWriteExt as _;
+use http::HeaderMap;
+use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
 use crate::{
     api::{
@@ -14,6 +15,7 @@ use crate::{
         hijack::{self, RAW, Socket, Taken, Upgrade, media_type},
         query::Query,
         version::ApiVersion,
+        websocket::{self, Handshake, Kind},
     },
     container::names::ContainerRef,
     engine::{AttachOptions, Engine, LogOptions, LogReader},
@@ -69,6 +71,63 @@ pub async fn attach(
             }
         })
         .await
+}
+
+/// The same over a WebSocket: the relay stands between the client and what the shim is given.
+pub async fn attach_websocket(
+    State(engine): State<Engine>,
+    Path(name): Path<String>,
+    query: Query,
+    version: ApiVersion,
+    headers: HeaderMap,
+    socket: Socket,
+) -> Result<Response, Error> {
+    // Before 1.42 a client got all streams, whatever it asked for.
+    let wants = |stream: &str| !version.since(1, 42) || query.bool(stream);
+    let (stream, logs, container) = (query.bool("stream"), query.bool("logs"), ContainerRef(name));
+    let options = AttachOptions {
+        stdin: wants("stdin"),
+        stdout: wants("stdout"),
+        stderr: wants("stderr"),
+        logs,
+        stream,
+        detach_keys: query.optional("detachKeys").map(str::to_owned),
+    };
+    let log_options =
+        LogOptions { stdout: options.stdout, stderr: options.stderr, ..LogOptions::default() };
+    let attachment = engine.attach(&container, options)?;
+    let log = match logs && !stream {
+        true => Some(engine.logs(&container, log_options)?),
+        false => None,
+    };
+    let handshake = match Handshake::read(&headers) {
+        Ok(handshake) => handshake,
+        Err(refusal) => return Ok(refusal.answer(&socket).await),
+    };
+    let kind = if version.since(1, 28) { Kind::Binary } else { Kind::Text };
+    let tty = attachment.tty;
+    let answer = socket.take(async move |client| {
+        let joined = async {
+            let (ours, theirs) = UnixStream::pair()?;
+            let theirs = OwnedFd::from(theirs.into_std()?);
+            let relayed = websocket::relay(client, &handshake, ours, tty, kind);
+            let fed = async {
+                if stream {
+                    let joined = attachment.join(theirs, Vec::new()).await;
+                    return joined.map_err(|error| io::Error::other(error.whole()));
+                }
+                write_log(Taken { fd: theirs, early: Vec::new() }, "", log).await;
+                Ok(())
+            };
+            // Who fails to attach leaves the stream closed, and the relay ends.
+            let (relayed, fed) = tokio::join!(relayed, fed);
+            fed.and(relayed)
+        };
+        if let Err(error) = joined.await {
+            tracing::debug!(%error, "a WebSocket ended early");
+        }
+    });
+    Ok(answer.await)
 }
 
 /// Without `stream` there is nothing to join: the client gets what the log holds, if it asked for that, and the end.
