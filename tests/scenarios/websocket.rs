@@ -22,7 +22,7 @@ fn streams_go_through_a_websocket() {
     client.send(BINARY, b"hello\n");
     assert_eq!(client.read(BINARY, 6), b"hello\n");
     client.send(PING, b"p");
-    let pong = client.next().unwrap();
+    let pong = client.frame().unwrap();
     assert_eq!((pong.opcode, pong.payload.as_slice()), (PONG, &b"p"[..]));
     client.send(TEXT, b"more\n");
     assert_eq!(client.read(BINARY, 5), b"more\n");
@@ -32,9 +32,9 @@ fn streams_go_through_a_websocket() {
     assert_eq!(old.read(TEXT, 4), b"old\n");
     assert_eq!(client.read(BINARY, 4), b"old\n");
     daemon.docker(["kill", "cat"]).ok();
-    let end = client.next().unwrap();
+    let end = client.frame().unwrap();
     assert_eq!((end.opcode, end.payload), (CLOSE, 1000_u16.to_be_bytes().to_vec()));
-    assert_eq!(client.next(), None);
+    assert_eq!(client.frame(), None);
     daemon.docker(["rm", "cat"]).ok();
 }
 
@@ -48,13 +48,13 @@ fn a_terminal_and_a_log_go_through_a_websocket() {
     assert_eq!(client.read(BINARY, 6), b"x\r\nx\r\n");
     // Detach keys: the client goes, the container stays.
     client.send(BINARY, &[16, 17]);
-    while client.next().is_some_and(|frame| frame.opcode != CLOSE) {}
+    while client.frame().is_some_and(|frame| frame.opcode != CLOSE) {}
     assert_eq!(daemon.inspect("sh", ".State.Running"), "true");
     daemon.docker(["rm", "-f", "sh"]).ok();
     daemon.docker(["run", "--name", "said", "busybox", "echo", "hi"]).ok();
     let mut log = open(&daemon, "/containers/said/attach/ws?logs=1&stdout=1").unwrap();
     assert_eq!(log.read(BINARY, 3), b"hi\n");
-    assert_eq!(log.next().unwrap().opcode, CLOSE);
+    assert_eq!(log.frame().unwrap().opcode, CLOSE);
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl WebSocket {
     }
 
     /// Reads the next frame; `None` at the end of the connection.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn frame(&mut self) -> Option<Frame> {
         let mut head = [0; 2];
         self.0.read_exact(&mut head).ok()?;
         assert_eq!(head[0] & 0xf0, 0x80, "a whole frame without extensions");
@@ -81,7 +81,7 @@ impl WebSocket {
     pub fn read(&mut self, opcode: u8, wanted: usize) -> Vec<u8> {
         let mut all = Vec::new();
         while all.len() < wanted {
-            let frame = self.next().expect("more data");
+            let frame = self.frame().expect("more data");
             assert_eq!(frame.opcode, opcode, "{frame:?}");
             all.extend(frame.payload);
         }
