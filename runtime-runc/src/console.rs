@@ -35,6 +35,16 @@ impl Taker {
         Ok(Self { socket, is_worker: false })
     }
 
+    /// Sends a terminal's master.
+    ///
+    /// # Errors
+    /// Where nobody takes it any more.
+    pub fn hand_over(&self, master: &OwnedFd) -> Result<()> {
+        fdpass::send(&self.socket, b"/dev/ptmx", &[std::os::fd::AsRawFd::as_raw_fd(master)])
+            .context(|| "send the terminal to the console socket".to_owned())
+            .map(drop)
+    }
+
     /// Returns the worker as the taker, and its end of the socket.
     ///
     /// # Errors
@@ -68,8 +78,7 @@ pub fn open(root: impl AsFd, taker: &Taker, size: Option<ConsoleSize>, mount: bo
     if mount {
         put_at_console(root, &slave)?;
     }
-    fdpass::send(&taker.socket, b"/dev/ptmx", &[std::os::fd::AsRawFd::as_raw_fd(&master)])
-        .context(|| "send the terminal to the console socket".to_owned())?;
+    taker.hand_over(&master)?;
     drop(master);
     pty::set_controlling(&slave).context(|| "ioctl(setctty)".to_owned())?;
     let what = || "dup the terminal".to_owned();

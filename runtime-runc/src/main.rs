@@ -17,6 +17,7 @@ mod affinity;
 mod agent;
 mod capability;
 mod channel;
+mod checkpoint;
 mod cli;
 mod console;
 mod create;
@@ -141,6 +142,7 @@ fn dispatch(global: &Global, verb: &str, words: &[String]) -> Result<i32> {
     let done = match verb {
         "run" => return run::run(global, words),
         "exec" => return exec::run(global, words),
+        "restore" => return checkpoint::restore(global, words),
         "create" => create::run(global, words),
         "start" => start::run(global, words),
         "kill" => kill::run(global, words),
@@ -154,9 +156,7 @@ fn dispatch(global: &Global, verb: &str, words: &[String]) -> Result<i32> {
         "features" => features::features(words),
         "spec" => features::write_spec(words),
         "events" => events::run(global, words),
-        "checkpoint" | "restore" => {
-            Err(Error::Usage(format!("{verb} is not supported by cleat-runc")))
-        }
+        "checkpoint" => checkpoint::checkpoint(global, words),
         other => Err(Error::Usage(format!("No help topic for '{other}'"))),
     };
     done.map(|()| 0)

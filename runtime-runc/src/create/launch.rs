@@ -54,14 +54,15 @@ impl Launched {
 
 /// What has been made so far; taken back when it is dropped before [`Undo::keep`].
 #[derive(Default)]
-pub(super) struct Undo {
-    directory: Option<PathBuf>,
-    cgroup: Option<Cgroup>,
-    pub(super) init: Option<(Pid, PidFd)>,
+pub struct Undo {
+    pub directory: Option<PathBuf>,
+    pub cgroup: Option<Cgroup>,
+    pub init: Option<(Pid, PidFd)>,
 }
 
 impl Undo {
-    fn keep(mut self) -> (Option<PathBuf>, Option<Cgroup>, Option<(Pid, PidFd)>) {
+    /// Leaves everything as it is.
+    pub fn keep(mut self) -> (Option<PathBuf>, Option<Cgroup>, Option<(Pid, PidFd)>) {
         (self.directory.take(), self.cgroup.take(), self.init.take())
     }
 }
@@ -85,19 +86,23 @@ impl Drop for Undo {
 }
 
 /// What follows from the configuration and the command line before anything is made.
-struct Draft {
+pub struct Draft {
     process: Process,
-    rootfs: PathBuf,
+    pub rootfs: PathBuf,
     namespaces: Namespaces,
     own_capabilities: u64,
     capabilities: Masks,
     personality: Option<u64>,
-    filter: Option<Filter>,
+    pub filter: Option<Filter>,
     console: Option<Taker>,
 }
 
 impl Draft {
-    fn new(global: &Global, request: &mut Request, spec: &Spec) -> Result<Self> {
+    /// Decides all of it; opens what is to be joined, and connects to the console socket.
+    ///
+    /// # Errors
+    /// [`Error`] for what cannot be.
+    pub fn new(global: &Global, request: &mut Request, spec: &Spec) -> Result<Self> {
         let process = with_listen_fds(spec.process()?, &mut request.preserve)?;
         let root = spec.root.as_ref().map(|root| &root.path);
         let rootfs = root.map(|root| request.bundle.join(root)).unwrap_or_default();
@@ -136,7 +141,7 @@ impl Draft {
     }
 
     /// Returns what later verbs need to know of it.
-    fn extra(&self, request: &Request, spec: &Spec) -> Extra {
+    pub fn extra(&self, request: &Request, spec: &Spec) -> Extra {
         let filter = self.filter.as_ref();
         Extra {
             oci_version: spec.oci_version.clone(),
@@ -245,7 +250,10 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
 }
 
 /// Makes the cgroup, which nobody may be in, or be frozen in.
-fn make_cgroup(
+///
+/// # Errors
+/// Where somebody is, or it cannot be made.
+pub fn make_cgroup(
     spec: &Spec,
     id: &str,
     undo: &mut Undo,
@@ -292,7 +300,11 @@ fn compile(global: &Global, spec: &Spec) -> Result<Option<Filter>> {
     filter.map(Some).map_err(|error| Error::Invalid(format!("unable to init seccomp: {error}")))
 }
 
-fn make_directory(root: &Path, id: &str) -> Result<PathBuf> {
+/// Makes the container's directory below `--root`.
+///
+/// # Errors
+/// [`Error::Exists`].
+pub fn make_directory(root: &Path, id: &str) -> Result<PathBuf> {
     let directory = root.join(id);
     let make = || std::fs::DirBuilder::new().mode(0o711).create(&directory);
     let made = match make() {
@@ -321,7 +333,8 @@ fn make_fifo(directory: &Path) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn labels(spec: &Spec, bundle: &Path) -> Vec<String> {
+/// Returns the labels of runc's state file.
+pub fn labels(spec: &Spec, bundle: &Path) -> Vec<String> {
     let bundle = format!("bundle={}", bundle.display());
     spec.annotations.iter().map(|(key, value)| format!("{key}={value}")).chain([bundle]).collect()
 }

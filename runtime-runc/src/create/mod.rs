@@ -8,7 +8,7 @@ mod follow;
 mod launch;
 mod source;
 
-pub use launch::{hand_over_pidfd, launch};
+pub use launch::{Draft, Undo, hand_over_pidfd, labels, launch, make_cgroup, make_directory};
 
 use crate::cli::{self, Arguments, Syntax};
 use crate::console::Taker;
@@ -53,6 +53,23 @@ pub struct Request {
 }
 
 impl Request {
+    /// Returns a request without any of the flags.
+    pub fn bare(id: &str, bundle: &Path) -> Self {
+        Self {
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            console_socket: None,
+            pid_file: None,
+            preserve: 0,
+            layers: None,
+            new_keyring: true,
+            no_pivot: false,
+            pidfd_socket: None,
+            fifo: true,
+            own_console: None,
+        }
+    }
+
     /// Reads the flags that `create` and `run` share.
     ///
     /// # Errors

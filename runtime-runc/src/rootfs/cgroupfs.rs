@@ -62,6 +62,14 @@ fn hierarchies(cgroups: &BTreeMap<String, String>) -> BTreeMap<&str, Vec<&str>> 
     found
 }
 
+/// Returns (name below the mount, directory of the host) of the binds that a `cgroup` mount is made of where v1 hierarchies are.
+pub fn binds(cgroups: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let found = hierarchies(cgroups).into_keys();
+    let named =
+        |directory: &str| Some((hierarchy_name(directory)?.to_owned(), directory.to_owned()));
+    found.filter_map(named).collect()
+}
+
 /// Binds a directory under its hierarchy's name, and links the other names of the hierarchy to it.
 fn bind(tmpfs: &OwnedFd, directory: &str, controllers: &[&str], options: &Options) -> Result<()> {
     let Some(name) = hierarchy_name(directory) else { return Ok(()) };

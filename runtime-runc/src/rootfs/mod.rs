@@ -15,21 +15,22 @@ mod options;
 mod path;
 mod pivot;
 
+pub use cgroupfs::binds as cgroup_binds;
 pub use device::{is_null, open_null};
 pub use mount::clean;
 pub use options::Options;
 pub use path::{Kind, lies_on, open_or_make};
 
 use crate::error::{Context, Error, Result};
-use crate::spec::Spec;
+use crate::spec::{Mount, Spec};
 use cleat_sys::mountapi::{self, Attributes, attr};
 use layer::Layer;
 use mount::Mounter;
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, umask};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// The root of a container that is being made.
 #[derive(Debug)]
@@ -135,6 +136,78 @@ impl AsFd for Rootfs {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
+}
+
+/// Returns where `path` leads to below `rootfs`, with its links followed as the container sees them.
+///
+/// # Errors
+/// `ENOENT` where it leads nowhere.
+pub fn real_path(rootfs: &Path, path: &Path) -> cleat_sys::Result<PathBuf> {
+    use nix::fcntl::{OFlag, open};
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = open(rootfs, flags, Mode::empty())?;
+    let found = cleat_sys::openat2::open_in_root(&root, path, libc::O_PATH, 0)?;
+    let name = |fd: &OwnedFd| {
+        nix::fcntl::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str())
+            .map(PathBuf::from)
+    };
+    let (root, found) = (name(&root)?, name(&found)?);
+    let below = found.strip_prefix(&root).map_err(|_| cleat_sys::Errno::ENOENT)?;
+    Ok(Path::new("/").join(below))
+}
+
+/// Makes every mount point of `mounts` below `rootfs` that is not there, those in the sources of bind mounts too, as a creation
+/// does. What is mounted for that is seen by nobody else, and gone afterwards.
+///
+/// # Errors
+/// [`Error::Kernel`] naming the mount.
+pub fn make_mount_points(rootfs: &Path, bundle: &Path, mounts: &[Mount]) -> Result<()> {
+    use cleat_sys::clone::{Fork, fork};
+    let what = || "make mount points".to_owned();
+    match fork(libc::CLONE_NEWNS, None).context(what)? {
+        Fork::Child => {
+            let made = mount_points(rootfs, bundle, mounts);
+            if let Err(error) = &made {
+                crate::log::error(&error.to_string());
+            }
+            std::process::exit(i32::from(made.is_err()))
+        }
+        Fork::Parent { pid, .. } => match nix::sys::wait::waitpid(pid, None).context(what)? {
+            nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
+            _ => Err(Error::State("cannot make the mount points".to_owned())),
+        },
+    }
+}
+
+fn mount_points(rootfs: &Path, bundle: &Path, mounts: &[Mount]) -> Result<()> {
+    detach_from_host("rprivate", rootfs)?;
+    let root = bind_root(rootfs)?;
+    let lies_on_tmpfs = |mount: &Mount| {
+        mounts.iter().any(|other| {
+            other.kind == "tmpfs"
+                && other.destination != mount.destination
+                && mount.destination.starts_with(&other.destination)
+        })
+    };
+    for mount in mounts.iter().filter(|mount| mount.kind != "cgroup" && !lies_on_tmpfs(mount)) {
+        let what = || format!("create mountpoint for {} mount", mount.destination.display());
+        let options = Options::parse(mount.options.iter().map(String::as_str))?;
+        let bind = options.bind.or((mount.kind == "bind").then_some(false));
+        let tree = match bind {
+            Some(recursive) => {
+                Some(mountapi::clone_tree(&bundle.join(&mount.source), recursive).context(what)?)
+            }
+            None => None,
+        };
+        let mode = tree.as_ref().map(nix::sys::stat::fstat).transpose().context(what)?;
+        let is_file = mode.is_some_and(|stat| stat.st_mode & libc::S_IFMT != libc::S_IFDIR);
+        let kind = if is_file { Kind::File } else { Kind::Directory };
+        let (target, _) = open_or_make(&root, &mount.destination, kind).context(what)?;
+        if let Some(tree) = tree {
+            mountapi::attach(tree, target).context(what)?;
+        }
+    }
+    Ok(())
 }
 
 /// Stops mounts of this namespace from reaching the host's (and, unless asked for, keeps those of the host coming in).
