@@ -5,7 +5,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := target/release
 SMALL := target/$(TARGET)/small
 
-.PHONY: all build test test-vm lint demo install bench compare clean
+.PHONY: all build test test-vm lint demo install bench compare conformance-runtime clean
 
 all: build
 
@@ -56,6 +56,10 @@ bench: build
 
 compare: build
 	tests/with-daemon.sh target/release $(SMALL) $(SUITES)/apidiff/apidiff.py --a $(PEER) $(COMPARE_ARGS) --b
+
+# runc's own integration suite, out of Debian's source package, against our worker and against runc itself. Minutes; opt-in.
+conformance-runtime: build
+	COMPARE=1 tests/conformance-runtime.sh $(SMALL)/cleat-runc $(FILES)
 
 clean:
 	cargo clean

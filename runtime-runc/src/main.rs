@@ -1,12 +1,12 @@
 //! cleat-runc: the worker. Makes a container from an OCI bundle, and is gone once its program runs.
 //!
-//! A file per verb, with `runc`'s command line: `create.rs` (and `init.rs`, the container's side of it), `start.rs`, `run.rs`,
-//! `exec.rs`, `kill.rs`, `delete.rs`, `pause.rs`, `update.rs`, `inspect.rs` (state, list, ps), `features.rs` (features, spec). What
-//! they share: `spec.rs` (the configuration), `state.rs` (what is remembered), `channel.rs` (parent and child), `process.rs` (the
+//! A file or a folder per verb, with `runc`'s command line: `create/` (and `init.rs`, the container's side of it), `start.rs`,
+//! `run.rs`, `exec.rs`, `kill.rs`, `delete.rs`, `pause.rs`, `update.rs`, `events/`, `checkpoint/` (and restore), `inspect.rs` (state,
+//! list, ps), `features.rs` (features, spec). What they share: `spec.rs` (the configuration), `state.rs` (what is remembered), `channel.rs` (parent and child), `process.rs` (the
 //! last steps before a program), `rootfs/`, `cgroup/`, `seccomp/`.
 //!
-//! One thread and no runtime: code after `clone3` is as sound as before. Deliberately absent: checkpoint and restore, the systemd
-//! cgroup driver, rootless mode, idmapped mounts; asking for them is an error.
+//! One thread and no runtime: code after `clone3` is as sound as before. Deliberately absent: the systemd cgroup driver, rootless
+//! mode, Intel RDT; asking for them is an error.
 
 #[allow(dead_code)]
 mod cgroup;

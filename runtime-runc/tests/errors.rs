@@ -5,6 +5,7 @@
 mod common;
 
 use common::Bundle;
+use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -158,6 +159,38 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
+fn a_checkpoint_without_criu_says_what_is_missing() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.start();
+    let images = bundle.directory.join("images");
+    let mut command = bundle.worker();
+    command
+        .env("PATH", "/nowhere")
+        .args(["checkpoint", "--image-path"])
+        .arg(&images)
+        .arg(&bundle.id);
+    let text = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(text.contains("criu is needed for this and not installed"), "{text}");
+    assert_eq!(bundle.status(), "running");
+}
+
+#[test]
+fn a_deadline_and_pinned_cpus_exclude_each_other() {
+    let mut bundle = Bundle::shell("true");
+    bundle.spec["process"]["scheduler"] = json!({"policy": "SCHED_DEADLINE", "runtime": 42_000, "deadline": 100_000, "period": 1_000_000});
+    bundle.spec["linux"]["resources"]["cpu"] = json!({"cpus": "0,8191"});
+    let text = String::from_utf8(bundle.run().stderr).unwrap();
+    let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    if online.trim() != "0" {
+        assert!(
+            text.contains("process scheduler can't be used together with AllowedCPUs"),
+            "{text}"
+        );
+    }
+    bundle.assert_nothing_left();
+}
+
+#[test]
 fn what_is_not_supported_is_refused_clearly() {
     let bundle = Bundle::shell("true");
     let refused = |words: &[&str]| {
@@ -167,5 +200,7 @@ fn what_is_not_supported_is_refused_clearly() {
         refused(&["--systemd-cgroup", "list"])
             .contains("--systemd-cgroup is not supported by cleat-runc")
     );
-    assert!(refused(&["checkpoint", "x"]).contains("checkpoint is not supported by cleat-runc"));
+    assert!(
+        refused(&["update", "--l3-cache-schema", "x", "x"]).contains("container does not exist")
+    );
 }

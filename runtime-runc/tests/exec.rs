@@ -151,3 +151,75 @@ fn execs_at_the_same_time_do_not_disturb_each_other() {
         succeeded(bundle.verb("ps", &["-f", "json"], &[])).matches(',').count() == 0
     });
 }
+
+/// The controller's line of `/proc/self/cgroup`, or the unified one.
+fn cgroup_of(text: &str, controller: &str) -> String {
+    let line = text.lines().find(|line| line.split(':').nth(1) == Some(controller));
+    line.or(text.lines().last()).unwrap().rsplit(':').next().unwrap().to_owned()
+}
+
+#[test]
+fn an_exec_joins_the_cgroups_below_that_it_is_told_to() {
+    let bundle = idle();
+    let look = ["/bin/cat", "/proc/self/cgroup"];
+    // Outside the cgroup namespace's view the path is the whole one.
+    let directory = bundle.directory.join("state").join(&bundle.id).join("state.json");
+    let state: serde_json::Value = serde_json::from_slice(&fs::read(directory).unwrap()).unwrap();
+    let paths = state["cgroup_paths"].as_object().unwrap();
+    let (controller, pids) =
+        ["pids", ""].iter().find_map(|name| Some((*name, paths.get(*name)?.as_str()?))).unwrap();
+    fs::create_dir(std::path::Path::new(pids).join("below")).unwrap();
+    let flag = if controller.is_empty() { "below".to_owned() } else { "pids:below".to_owned() };
+    let text = succeeded(bundle.verb("exec", &["--cgroup", &flag], &look));
+    assert_eq!(cgroup_of(&text, controller), "/below", "{text}");
+    assert_eq!(
+        cgroup_of(&succeeded(bundle.verb("exec", &["--cgroup", "/"], &look)), controller),
+        "/"
+    );
+    for (flag, text) in [
+        ("..", "bad sub cgroup path"),
+        ("nope", "error adding pid "),
+        ("whaaat:/", "unknown controller "),
+    ] {
+        let output = bundle.verb("exec", &["--cgroup", flag], &look);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(255) && errors.contains(text), "{flag}: {errors}");
+    }
+}
+
+/// Which CPUs this test may run on.
+fn allowed() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.unwrap().trim().to_owned()
+}
+
+#[test]
+fn an_exec_runs_on_the_cpus_it_is_given_and_else_on_all() {
+    let bundle = idle();
+    let first: String = allowed().chars().take_while(char::is_ascii_digit).collect();
+    let look = ["/bin/grep", "Cpus_allowed_list", "/proc/self/status"];
+    let file = bundle.directory.join("process.json");
+    let process =
+        json!({"args": look, "cwd": "/", "execCPUAffinity": {"initial": first, "final": first}});
+    fs::write(&file, process.to_string()).unwrap();
+    let text = succeeded(bundle.verb("exec", &["--process", file.to_str().unwrap()], &[]));
+    assert_eq!(text, format!("Cpus_allowed_list:\t{first}\n"));
+    // What the caller is pinned to is not the container's.
+    let worker = bundle.worker();
+    let mut pinned = std::process::Command::new("taskset");
+    pinned.args(["-c", &first]).arg(worker.get_program()).args(worker.get_args());
+    let output = pinned.args(["exec", &bundle.id]).args(look).output().unwrap();
+    let everywhere = fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    assert_eq!(succeeded(output), format!("Cpus_allowed_list:\t{everywhere}"));
+}
+
+#[test]
+fn capabilities_are_ambient_where_the_container_has_inheritable_ones() {
+    let mut bundle = Bundle::shell("exec sleep 1000");
+    bundle.spec["process"]["capabilities"]["inheritable"] = json!(["CAP_CHOWN"]);
+    bundle.start();
+    let look = ["/bin/grep", "CapAmb", "/proc/self/status"];
+    let text = succeeded(bundle.verb("exec", &["--cap", "CAP_CHOWN"], &look));
+    assert_eq!(text, "CapAmb:\t0000000000000001\n");
+}

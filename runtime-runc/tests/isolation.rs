@@ -407,6 +407,15 @@ fn a_time_namespace_has_its_offsets() {
 }
 
 #[test]
+fn a_time_namespace_has_its_offsets_in_a_user_namespace() {
+    let mut bundle = Bundle::shell("cat /proc/uptime | cut -d. -f1");
+    bundle.map_root();
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    bundle.spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1_000_000}});
+    assert!(bundle.output().trim().parse::<u64>().unwrap() >= 1_000_000);
+}
+
+#[test]
 fn preserved_descriptors_are_passed_and_others_are_not() {
     let bundle = Bundle::shell("cat <&3; cd /proc/self/fd; echo *");
     bundle.write();

@@ -215,3 +215,89 @@ fn a_hook_that_fails_fails_the_container() {
     );
     bundle.assert_nothing_left();
 }
+
+/// Takes a handle to a process from a socket that a worker was told of.
+fn pidfd_from(listener: &std::os::unix::net::UnixListener) -> std::os::fd::OwnedFd {
+    let (socket, _) = listener.accept().unwrap();
+    cleat_sys::fdpass::recv(&socket, &mut [0; 64]).unwrap().1.pop().unwrap()
+}
+
+#[test]
+fn a_created_container_ends_politely_by_the_handle_it_gave() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.write();
+    let path = bundle.directory.join("pidfd");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut command = bundle.worker();
+    command.args(["create", "--pidfd-socket"]).arg(&path).arg("--bundle").arg(&bundle.directory);
+    assert!(
+        command.arg(&bundle.id).stdout(std::process::Stdio::null()).status().unwrap().success()
+    );
+    let init = cleat_sys::pidfd::PidFd::from(pidfd_from(&listener));
+    assert_eq!(bundle.status(), "created");
+    init.send_signal(libc::SIGTERM).unwrap();
+    bundle.wait_for_status("stopped");
+}
+
+#[test]
+fn an_exec_gives_a_handle_too() {
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.start();
+    let path = bundle.directory.join("pidfd");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let flags = ["--detach", "--pidfd-socket", path.to_str().unwrap()];
+    let mut command = bundle.worker();
+    command.arg("exec").args(flags).arg(&bundle.id).args(["/bin/sleep", "1000"]);
+    assert!(command.stdout(std::process::Stdio::null()).status().unwrap().success());
+    let process = cleat_sys::pidfd::PidFd::from(pidfd_from(&listener));
+    process.kill().unwrap();
+    assert_eq!(bundle.status(), "running");
+}
+
+#[test]
+fn a_poststart_hook_that_fails_ends_the_container() {
+    let mut bundle = Bundle::shell("exec sleep 1000");
+    bundle.spec["hooks"]["poststart"] = serde_json::json!([{"path": "/bin/false"}]);
+    let output = bundle.run();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("error running poststart hook #0:"), "{text}");
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn hooks_begin_where_they_expect_to() {
+    let mut bundle = Bundle::shell("true");
+    let script = |name: &str| {
+        let script = format!("cat > /dev/null; pwd > {}", bundle.directory.join(name).display());
+        serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+    };
+    let (runtime, container) = (script("runtime"), script("container"));
+    bundle.spec["hooks"]["createRuntime"] = runtime;
+    bundle.spec["hooks"]["createContainer"] = container;
+    // It has the program's environment, with what was missing there.
+    bundle.spec["process"]["env"] = serde_json::json!(["A=b"]);
+    let inside = "/bin/busybox cat > /dev/null; echo $A $HOME > /tmp/env";
+    bundle.spec["hooks"]["startContainer"] =
+        serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", inside]}]);
+    bundle.spec["process"]["args"] = serde_json::json!(["/bin/true"]);
+    bundle.output();
+    let read = |name: &str| fs::read_to_string(bundle.directory.join(name)).unwrap();
+    assert_eq!(read("runtime").trim(), bundle.directory.to_str().unwrap());
+    assert_eq!(read("container").trim(), bundle.rootfs().to_str().unwrap());
+    assert_eq!(read("rootfs/tmp/env"), "b /\n");
+}
+
+#[test]
+fn help_is_for_every_verb_and_costs_nothing() {
+    let bundle = Bundle::shell("true");
+    let help = |words: &[&str]| succeeded(bundle.worker().args(words).output().unwrap());
+    assert!(help(&["--help"]).contains("cleat-runc - Open Container Initiative runtime"));
+    for verb in ["create", "exec", "events", "restore", "update"] {
+        assert!(
+            help(&[verb, "-h"]).starts_with(&format!("NAME:\n   cleat-runc {verb} - ")),
+            "{verb}"
+        );
+    }
+    let version = help(&["--version"]);
+    assert!(version.lines().nth(1).unwrap().starts_with("commit: "), "{version}");
+}

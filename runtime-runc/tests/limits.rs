@@ -202,3 +202,40 @@ fn a_notifying_filter_s_listener_goes_to_its_agent() {
     assert_eq!(state["fds"], json!(["seccompFd"]));
     assert_eq!(state["state"]["id"], bundle.id.as_str());
 }
+
+#[test]
+fn a_frozen_cgroup_takes_no_container() {
+    let bundle = Bundle::shell("true");
+    let freezers = [
+        ("freezer", "freezer.state", "FROZEN"),
+        ("unified", "cgroup.freeze", "1"),
+        ("", "cgroup.freeze", "1"),
+    ];
+    let found = freezers.iter().find_map(|(hierarchy, file, frozen)| {
+        let root = std::path::Path::new("/sys/fs/cgroup").join(hierarchy);
+        let directory = root.join("cleat-test").join(&bundle.id);
+        fs::create_dir_all(&directory).ok()?;
+        fs::write(directory.join(file), frozen).ok().map(|()| directory)
+    });
+    let directory = found.unwrap();
+    let output = bundle.run();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("container's cgroup unexpectedly frozen"), "{text}");
+    fs::remove_dir(directory).unwrap();
+}
+
+#[test]
+fn a_filter_holds_for_the_last_hook_too() {
+    let mut bundle = Bundle::shell("true");
+    filter(&mut bundle, "mkdir");
+    bundle.spec["linux"]["seccomp"]["syscalls"][0] =
+        json!({"names": ["mkdir"], "action": "SCMP_ACT_KILL_PROCESS"});
+    bundle.spec["process"]["rlimits"] = json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]);
+    bundle.spec["hooks"]["startContainer"] =
+        json!([{"path": "/bin/busybox", "args": ["mkdir", "/tmp/x"]}]);
+    let text = String::from_utf8(bundle.run().stderr).unwrap();
+    assert!(
+        text.contains("error running startContainer hook #0: signal: bad system call"),
+        "{text}"
+    );
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const APPLETS: &str = "[ cat chmod cut echo false grep hostname id ip kill ln ls mkdir mknod mount nproc od printf ps pwd readlink \
+const APPLETS: &str = "[ awk cat chmod cut echo false grep hostname id ip kill ln ls mkdir mknod mount nproc od printf ps pwd readlink \
     rm seq sh sleep stat stty sysctl tail test touch tr true tty umount uname unshare wc";
 
 /// A bundle of its own directory, with a state directory beside it; everything ends with it.
@@ -67,6 +67,18 @@ impl Bundle {
         namespaces.retain(|namespace| namespace["type"] != kind);
         if let Some(path) = path {
             namespaces.push(json!({"type": kind, "path": path}));
+        }
+    }
+
+    /// Puts the container into a user namespace whose root is user 100000, and gives that user the root filesystem.
+    pub fn map_root(&mut self) {
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        self.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        self.spec["linux"]["uidMappings"] = map.clone();
+        self.spec["linux"]["gidMappings"] = map;
+        for name in ["", "dev", "etc", "tmp", "proc", "sys"] {
+            let path = self.rootfs().join(name);
+            std::os::unix::fs::chown(path, Some(100_000), Some(100_000)).unwrap();
         }
     }
 
