@@ -37,6 +37,14 @@ impl Call {
     pub fn arg(&self, index: usize) -> &str {
         self.args.get(index).map_or("", String::as_str)
     }
+
+    /// The keys that detach us: the flag's, or the configuration's.
+    pub fn detach_keys(&self) -> &str {
+        match self.flags.text("detach-keys") {
+            "" => &self.app.config.detach_keys,
+            keys => keys,
+        }
+    }
 }
 
 /// How many arguments a command takes.

@@ -165,6 +165,27 @@ impl Client {
         self.request((http::Method::POST, path), query, Body::Empty).await
     }
 
+    /// POST without a body, and its answer.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request), or the answer is no JSON.
+    pub async fn post_for(&self, path: &str, query: &Query) -> Result<Value, Error> {
+        self.post(path, query).await?.value().await
+    }
+
+    /// POST with a JSON body, and its answer.
+    ///
+    /// # Errors
+    /// As [`post_for`](Self::post_for).
+    pub async fn post_json_for(
+        &self,
+        path: &str,
+        query: &Query,
+        body: &impl Serialize,
+    ) -> Result<Value, Error> {
+        self.post_json(path, query, body).await?.value().await
+    }
+
     /// POST with a JSON body.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! `attach`.
 
-use super::run::{attach, check_tty, status};
+use super::foreground::{attach, check_tty, status};
 use super::signal::{self, OnInterrupt, Proxy};
 use super::{container_path, handler};
 use crate::cli::{Arity, Call, Command};
@@ -52,21 +52,11 @@ async fn run(call: Call) -> Outcome {
     check_tty(!no_stdin, tty)?;
     let plan =
         Plan { stdin: !no_stdin && config.at("OpenStdin").bool(), stdout: true, stderr: true, tty };
-    let detach_keys = match call.flags.text("detach-keys") {
-        "" => call.app.config.detach_keys.as_str(),
-        keys => keys,
-    };
+    let detach_keys = call.detach_keys();
     let proxy = (call.flags.on("sig-proxy") && !tty).then(Proxy::new);
     let flow = follow(client, name, plan, detach_keys, wait);
     signal::set_on_interrupt(OnInterrupt::GoOn);
-    match proxy {
-        None => flow.await,
-        Some(proxy) => tokio::select! {
-            biased;
-            outcome = flow => outcome,
-            never = proxy.forward(client, name) => match never {},
-        },
-    }
+    signal::forwarded(proxy, client, name, flow).await
 }
 
 async fn follow(

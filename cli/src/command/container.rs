@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::{container_path, each, handler, is_not_found, joined};
+use super::{container_path, each, handler, is_not_found, joined, one_by_one, outcomes};
 use crate::cli::{Arity, Call, Command};
 use crate::client::{Body, Query, Response};
 use crate::error::{Error, Outcome};
@@ -127,16 +127,12 @@ async fn stop(call: Call) -> Outcome {
 }
 
 async fn restart(call: Call) -> Outcome {
-    let query = stop_query(&call);
-    let client = call.client()?;
-    let mut failures = Vec::new();
-    for name in &call.args {
-        match client.post(&container_path(name, "/restart")?, &query).await {
-            Ok(_) => print::line(name),
-            Err(error) => failures.push(error.to_string()),
-        }
-    }
-    joined(failures)
+    let (client, query) = (call.client()?, stop_query(&call));
+    one_by_one(&call, async |name| {
+        client.post(&container_path(name, "/restart")?, &query).await?;
+        Ok(name.to_owned())
+    })
+    .await
 }
 
 async fn kill(call: Call) -> Outcome {
@@ -161,25 +157,17 @@ async fn rm(call: Call) -> Outcome {
             query.add(key, "1");
         }
     }
-    let outcomes = {
-        use futures_util::stream::{self, StreamExt};
-        let query = &query;
-        let remove = |name: String| async move {
-            let trimmed = name.trim_matches('/').to_owned();
-            if trimmed.is_empty() {
-                return Err(Error::from("container name cannot be empty"));
-            }
-            client.delete(&container_path(&trimmed, "")?, query).await?;
-            Ok(())
-        };
-        stream::iter(call.args.clone())
-            .map(remove)
-            .buffered(super::PARALLEL)
-            .collect::<Vec<Outcome>>()
-            .await
-    };
+    let query = &query;
+    let removed = outcomes(&call, |name: String| async move {
+        let trimmed = name.trim_matches('/').to_owned();
+        if trimmed.is_empty() {
+            return Err(Error::from("container name cannot be empty"));
+        }
+        client.delete(&container_path(&trimmed, "")?, query).await?;
+        Ok(())
+    });
     let mut failures = Vec::new();
-    for (name, outcome) in call.args.iter().zip(outcomes) {
+    for (name, outcome) in call.args.iter().zip(removed.await) {
         match outcome {
             Ok(()) => print::line(name),
             Err(error) if force && is_not_found(&error) => print::err(&format!("{error}\n")),

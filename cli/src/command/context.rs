@@ -2,7 +2,7 @@
 //!
 //! Left out: TLS material, export and import.
 
-use super::{handler, joined};
+use super::{handler, joined, list};
 use crate::cli::{Arity, Call, Command};
 use crate::context::{Context, Store, validate_name};
 use crate::error::{Error, Outcome};
@@ -44,14 +44,7 @@ pub static LS: Command = Command {
     names: "context ls, context list",
     arity: Arity::None,
     options_first: false,
-    flags: &[&[
-        flag(
-            "format",
-            Kind::Text,
-            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
-        ),
-        short('q', "quiet", Kind::Bool, "Print names only"),
-    ]],
+    flags: &[&[list::FORMAT, short('q', "quiet", Kind::Bool, "Print names only")]],
     run: handler!(ls),
 };
 

@@ -1,11 +1,11 @@
 //! `system df`.
 
 use super::handler;
-use super::{list_containers, list_images, short_id, volume};
+use super::{list, list_containers, list_images, short_id, volume};
 use crate::cli::{Arity, Call, Command};
 use crate::client::Query;
 use crate::error::Outcome;
-use crate::flags::{Kind, flag, short};
+use crate::flags::{Kind, short};
 use crate::opts::reference::Reference;
 use crate::output::format::Format;
 use crate::output::{time, units};
@@ -18,14 +18,7 @@ pub static DF: Command = Command {
     names: "",
     arity: Arity::None,
     options_first: false,
-    flags: &[&[
-        flag(
-            "format",
-            Kind::Text,
-            "How to print it: 'table', 'table TEMPLATE', 'json' or a Go template",
-        ),
-        short('v', "verbose", Kind::Bool, "Show each object"),
-    ]],
+    flags: &[&[list::FORMAT_OF_ONE, short('v', "verbose", Kind::Bool, "Show each object")]],
     run: handler!(run),
 };
 

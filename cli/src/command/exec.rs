@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::run::{check_tty, status};
+use super::foreground::{check_tty, status};
 use super::{container_path, handler, signal};
 use crate::cli::{Arity, Call, Command};
 use crate::client::{Body, Client, Query};
@@ -73,10 +73,7 @@ async fn run(call: Call) -> Outcome {
         check_tty(stdin, tty)?;
     }
     let console_size = tty.then(terminal::console_size);
-    let detach_keys = match flags.text("detach-keys") {
-        "" => call.app.config.detach_keys.clone(),
-        keys => keys.to_owned(),
-    };
+    let detach_keys = call.detach_keys().to_owned();
     let request = ExecRequest {
         user: flags.text("user").into(),
         privileged: flags.on("privileged"),
@@ -92,7 +89,7 @@ async fn run(call: Call) -> Outcome {
         cmd: call.args[1..].to_vec(),
     };
     let path = container_path(call.arg(0), "/exec")?;
-    let created = client.post_json(&path, &Query::default(), &request).await?.value().await?;
+    let created = client.post_json_for(&path, &Query::default(), &request).await?;
     let id = created.at("Id").text();
     if id.is_empty() {
         return Err("exec ID empty".into());

@@ -1,6 +1,6 @@
 //! `history`.
 
-use super::{handler, short_id};
+use super::{handler, list, short_id};
 use crate::cli::{Arity, Call, Command};
 use crate::client::{Query, escape};
 use crate::error::Outcome;
@@ -19,13 +19,9 @@ pub static HISTORY: Command = Command {
     arity: Arity::Exactly(1),
     options_first: false,
     flags: &[&[
-        flag(
-            "format",
-            Kind::Text,
-            "How to print it: 'table', 'table TEMPLATE', 'json' or a Go template",
-        ),
+        list::FORMAT_OF_ONE,
         short('H', "human", Kind::Bool, "Print sizes and times for people").default("true"),
-        flag("no-trunc", Kind::Bool, "Print everything in full"),
+        list::NO_TRUNC,
         flag("platform", Kind::Text, "Platform of the image, where it has several").since("1.48"),
         short('q', "quiet", Kind::Bool, "Print ids only"),
     ]],

@@ -1,10 +1,10 @@
 //! `ps`.
 
-use super::{handler, short_id};
+use super::{handler, list, short_id};
 use crate::cli::{Arity, Call, Command};
 use crate::client::Query;
 use crate::error::{Error, Outcome};
-use crate::flags::{Kind, flag, short};
+use crate::flags::{Kind, short};
 use crate::go;
 use crate::opts::filter::Filters;
 use crate::opts::reference::Reference;
@@ -23,14 +23,10 @@ pub static PS: Command = Command {
     flags: &[&[
         short('a', "all", Kind::Bool, "Include those that do not run"),
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag(
-            "format",
-            Kind::Text,
-            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
-        ),
+        list::FORMAT,
         short('n', "last", Kind::Int, "Include only the newest, running or not").default("-1"),
         short('l', "latest", Kind::Bool, "Include only the newest one, running or not"),
-        flag("no-trunc", Kind::Bool, "Print everything in full"),
+        list::NO_TRUNC,
         short('q', "quiet", Kind::Bool, "Print ids only"),
         short('s', "size", Kind::Bool, "Print sizes as well"),
     ]],

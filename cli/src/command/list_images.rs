@@ -1,6 +1,6 @@
 //! `images`.
 
-use super::{handler, short_id};
+use super::{handler, list, short_id};
 use crate::cli::{Arity, Call, Command};
 use crate::client::Query;
 use crate::error::Outcome;
@@ -22,12 +22,8 @@ pub static IMAGES: Command = Command {
         short('a', "all", Kind::Bool, "Include intermediate images"),
         flag("digests", Kind::Bool, "Print digests as well"),
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag(
-            "format",
-            Kind::Text,
-            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
-        ),
-        flag("no-trunc", Kind::Bool, "Print everything in full"),
+        list::FORMAT,
+        list::NO_TRUNC,
         short('q', "quiet", Kind::Bool, "Print ids only"),
         flag("tree", Kind::Bool, "List platforms as a tree").since("1.47"),
     ]],
@@ -67,13 +63,7 @@ async fn run(call: Call) -> Outcome {
     }
     let images = call.client()?.get("/images/json", &query).await?;
     let (quiet, digests) = (flags.on("quiet"), flags.on("digests"));
-    let source = match flags.text("format") {
-        "" if !call.app.config.images_format.is_empty() && !quiet => {
-            call.app.config.images_format.as_str()
-        }
-        "" => "table",
-        format => format,
-    };
+    let source = list::source(&call, &call.app.config.images_format);
     let text = format_text(source, quiet, digests);
     let with_digest = digests || text.contains("{{.Digest}}");
     let format = Format::new(&text)?;

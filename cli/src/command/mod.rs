@@ -3,17 +3,20 @@
 mod attach;
 mod commit;
 mod container;
+mod container_flags;
 mod context;
 mod cp;
 mod df;
 mod diff;
 mod events;
 mod exec;
+mod foreground;
 mod history;
 mod image;
 mod import;
 mod info;
 mod inspect;
+mod list;
 mod list_containers;
 mod list_images;
 mod logs;
@@ -194,6 +197,15 @@ pub static ENTRIES: &[Entry] = &[
 /// How many requests go out at once for commands with several arguments.
 const PARALLEL: usize = 50;
 
+/// Does something to each argument, several at once; what came of it in the order given.
+async fn outcomes<F, R>(call: &Call, operation: F) -> Vec<Outcome>
+where
+    F: Fn(String) -> R,
+    R: Future<Output = Outcome>,
+{
+    stream::iter(call.args.clone()).map(operation).buffered(PARALLEL).collect().await
+}
+
 /// Does something to each argument, several at once, and prints those that worked in the order given. The failures are
 /// joined in one message.
 async fn each<F, R>(call: &Call, operation: F) -> Outcome
@@ -201,12 +213,22 @@ where
     F: Fn(String) -> R,
     R: Future<Output = Outcome>,
 {
-    let outcomes: Vec<Outcome> =
-        stream::iter(call.args.clone()).map(operation).buffered(PARALLEL).collect().await;
     let mut failures = Vec::new();
-    for (name, outcome) in call.args.iter().zip(outcomes) {
+    for (name, outcome) in call.args.iter().zip(outcomes(call, operation).await) {
         match outcome {
             Ok(()) => print::line(name),
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    joined(failures)
+}
+
+/// Does something to each argument, one after the other, and prints what each answers. The failures are joined in one message.
+async fn one_by_one(call: &Call, operation: impl AsyncFn(&str) -> Outcome<String>) -> Outcome {
+    let mut failures = Vec::new();
+    for name in &call.args {
+        match operation(name).await {
+            Ok(line) => print::line(&line),
             Err(error) => failures.push(error.to_string()),
         }
     }

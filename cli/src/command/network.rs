@@ -6,15 +6,14 @@ use std::net::IpAddr;
 use cleat_proto::docker::container::{EndpointIpamConfig, EndpointSettings};
 use serde::Serialize;
 
-use super::{filter_query, handler, short_id};
+use super::{filter_query, handler, list, short_id};
 use crate::cli::{Arity, Call, Command};
 use crate::client::{Query, escape};
 use crate::error::{Error, Outcome};
 use crate::flags::{Kind, flag, short};
 use crate::opts::filter::Filters;
 use crate::opts::pairs_to_map;
-use crate::output::format::Format;
-use crate::output::{natural, time};
+use crate::output::time;
 use crate::print;
 use crate::value::{Record, Value};
 
@@ -82,12 +81,8 @@ pub static LS: Command = Command {
     options_first: false,
     flags: &[&[
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag(
-            "format",
-            Kind::Text,
-            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
-        ),
-        flag("no-trunc", Kind::Bool, "Print everything in full"),
+        list::FORMAT,
+        list::NO_TRUNC,
         short('q', "quiet", Kind::Bool, "Print ids only"),
     ]],
     run: handler!(ls),
@@ -195,8 +190,7 @@ async fn create(call: Call) -> Outcome {
         options: pairs_to_map(&flags.list("opt")),
         labels: pairs_to_map(&flags.list("label")),
     };
-    let answer =
-        client.post_json("/networks/create", &Query::default(), &request).await?.value().await?;
+    let answer = client.post_json_for("/networks/create", &Query::default(), &request).await?;
     print::line(answer.at("Id").text());
     Ok(())
 }
@@ -390,29 +384,17 @@ const HEADERS: &[(&str, &str)] = &[
 async fn ls(call: Call) -> Outcome {
     let filters = Filters::new(&call.flags.list("filter"));
     let answer = call.client()?.get("/networks", &filter_query(&filters)).await?;
-    let mut networks: Vec<&Value> = answer.items().iter().collect();
-    networks.sort_by(|a, b| natural::compare(a.at("Name").text(), b.at("Name").text()));
-    let quiet = call.flags.on("quiet");
-    let format = match call.flags.text("format") {
-        "" if !call.app.config.networks_format.is_empty() && !quiet => {
-            call.app.config.networks_format.as_str()
-        }
-        "" => "table",
-        format => format,
-    };
-    let format = match format {
-        "table" if quiet => "{{.ID}}",
-        "table" => "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
-        "raw" if quiet => "network_id: {{.ID}}",
-        "raw" => {
-            "network_id: {{.ID}}\\nname: {{.Name}}\\ndriver: {{.Driver}}\\nscope: {{.Scope}}\\n"
-        }
-        custom => custom,
+    let formats = list::Formats {
+        configured: &call.app.config.networks_format,
+        table: "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+        quiet_table: "{{.ID}}",
+        raw: "network_id: {{.ID}}\\nname: {{.Name}}\\ndriver: {{.Driver}}\\nscope: {{.Scope}}\\n",
+        quiet_raw: "network_id: {{.ID}}",
     };
     let truncate = !call.flags.on("no-trunc");
+    let networks = list::by_name(answer.items());
     let rows: Vec<Value> = networks.into_iter().map(|network| row(network, truncate)).collect();
-    print::out(&Format::new(format)?.render(HEADERS, &rows)?);
-    Ok(())
+    list::print(&call, &formats, HEADERS, &rows)
 }
 
 /// A network as templates see it. (Engine API, NetworkList.)

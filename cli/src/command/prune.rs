@@ -1,7 +1,7 @@
 //! `prune` of each kind, and of everything.
 
 use super::{confirm, filter_query, handler};
-use crate::cli::{Arity, Call, Command};
+use crate::cli::{Arity, Call, Command, Run};
 use crate::client::{Client, older};
 use crate::error::{Error, Outcome};
 use crate::flags::{Flag, Kind, flag, short};
@@ -12,80 +12,47 @@ use crate::value::Value;
 
 const FILTER: Flag = flag("filter", Kind::Filter, "Remove only what fits").since("1.28");
 const FORCE: Flag = short('f', "force", Kind::Bool, "Do not ask");
+const ALL: Flag = short(
+    'a',
+    "all",
+    Kind::Bool,
+    "Remove all that no container uses, not only those without a name",
+);
 
-pub static CONTAINERS: Command = Command {
-    usage: "[OPTIONS]",
-    about: "Remove all stopped containers",
-    names: "",
-    arity: Arity::None,
-    options_first: false,
-    flags: &[&[FILTER, FORCE]],
-    run: handler!(containers),
-};
+const fn command(
+    about: &'static str,
+    flags: &'static [&'static [Flag]],
+    run: fn(Call) -> Run,
+) -> Command {
+    let (usage, arity) = ("[OPTIONS]", Arity::None);
+    Command { usage, about, names: "", arity, options_first: false, flags, run }
+}
 
-pub static IMAGES: Command = Command {
-    usage: "[OPTIONS]",
-    about: "Remove unused images",
-    names: "",
-    arity: Arity::None,
-    options_first: false,
-    flags: &[&[
-        short(
-            'a',
-            "all",
-            Kind::Bool,
-            "Remove all that no container uses, not only those without a name",
-        ),
-        FILTER,
-        FORCE,
-    ]],
-    run: handler!(images),
-};
+pub static CONTAINERS: Command =
+    command("Remove all stopped containers", &[&[FILTER, FORCE]], handler!(containers));
 
-pub static VOLUMES: Command = Command {
-    usage: "[OPTIONS]",
-    about: "Remove unused local volumes",
-    names: "",
-    arity: Arity::None,
-    options_first: false,
-    flags: &[&[
-        short(
-            'a',
-            "all",
-            Kind::Bool,
-            "Remove all that no container uses, not only those without a name",
-        )
-        .since("1.42"),
-        FILTER,
-        FORCE,
-    ]],
-    run: handler!(volumes),
-};
+pub static IMAGES: Command =
+    command("Remove unused images", &[&[ALL, FILTER, FORCE]], handler!(images));
 
-pub static NETWORKS: Command = Command {
-    usage: "[OPTIONS]",
-    about: "Remove all unused networks",
-    names: "",
-    arity: Arity::None,
-    options_first: false,
-    flags: &[&[FILTER, FORCE]],
-    run: handler!(networks),
-};
+pub static VOLUMES: Command = command(
+    "Remove unused local volumes",
+    &[&[ALL.since("1.42"), FILTER, FORCE]],
+    handler!(volumes),
+);
 
-pub static SYSTEM: Command = Command {
-    usage: "[OPTIONS]",
-    about: "Remove all that is not used",
-    names: "",
-    arity: Arity::None,
-    options_first: false,
-    flags: &[&[
+pub static NETWORKS: Command =
+    command("Remove all unused networks", &[&[FILTER, FORCE]], handler!(networks));
+
+pub static SYSTEM: Command = command(
+    "Remove all that is not used",
+    &[&[
         short('a', "all", Kind::Bool, "Remove all unused images, not only those without a name"),
         FILTER,
         FORCE,
         flag("volumes", Kind::Bool, "Remove anonymous volumes as well"),
     ]],
-    run: handler!(system),
-};
+    handler!(system),
+);
 
 /// A kind of thing that can be pruned.
 #[derive(Clone, Copy)]
@@ -140,12 +107,12 @@ fn filters(call: &Call) -> Filters {
     filters
 }
 
-/// Prunes; answers the text to print and the bytes that came free.
-async fn prune(client: &Client, target: Target, filters: &Filters) -> Outcome<(String, i64)> {
-    let report = client.post(target.path, &filter_query(filters)).await?.value().await?;
+/// Prunes, and prints what is gone; answers the bytes that came free.
+async fn prune(client: &Client, target: Target, filters: &Filters) -> Outcome<i64> {
+    let report = client.post_for(target.path, &filter_query(filters)).await?;
     let deleted = report.at(target.key).items();
     if deleted.is_empty() {
-        return Ok((String::new(), 0));
+        return Ok(0);
     }
     let mut text = format!("{}\n", target.title);
     for item in deleted {
@@ -157,9 +124,11 @@ async fn prune(client: &Client, target: Target, filters: &Filters) -> Outcome<(S
             item => format!("untagged: {}\n", item.at("Untagged").text()),
         });
     }
-    Ok((text, report.at("SpaceReclaimed").int()))
+    print::line(&text);
+    Ok(report.at("SpaceReclaimed").int())
 }
 
+/// Goes on only if the user wants to.
 fn ask(call: &Call, warning: &str) -> Outcome {
     if call.flags.on("force") || confirm(&format!("{warning}\nAre you sure you want to continue?"))?
     {
@@ -171,14 +140,15 @@ fn ask(call: &Call, warning: &str) -> Outcome {
 
 async fn one(call: &Call, target: Target, filters: Filters, warning: &str) -> Outcome {
     ask(call, warning)?;
-    let (text, freed) = prune(call.client()?, target, &filters).await?;
-    if !text.is_empty() {
-        print::line(&text);
-    }
+    let freed = prune(call.client()?, target, &filters).await?;
     if target.word != NETWORK.word {
-        print::line(&format!("Total reclaimed space: {}", units::human_size(freed as f64)));
+        print_total(freed);
     }
     Ok(())
+}
+
+fn print_total(freed: i64) {
+    print::line(&format!("Total reclaimed space: {}", units::human_size(freed as f64)));
 }
 
 async fn containers(call: Call) -> Outcome {
@@ -228,9 +198,7 @@ async fn system(call: Call) -> Outcome {
         return Err("ERROR: The \"until\" filter is not supported with \"--volumes\"".into());
     }
     let words = call.flags.list("filter");
-    if !call.flags.on("force") && !confirm(&warning(all, with_volumes, &words))? {
-        return Err(Error::Status { message: String::new(), code: 0 });
-    }
+    ask(&call, &warning(all, with_volumes, &words))?;
     let client = call.client()?;
     let mut targets = vec![CONTAINER, NETWORK];
     if with_volumes {
@@ -243,7 +211,7 @@ async fn system(call: Call) -> Outcome {
         if target.word == IMAGE.word {
             filters.add("dangling", if all { "false" } else { "true" });
         }
-        let (text, freed) = match prune(client, target, &filters).await {
+        total += match prune(client, target, &filters).await {
             // A daemon without a builder has no cache to prune.
             Err(Error::Client(crate::client::Error::Daemon { status: 404 | 501, .. }))
                 if target.word == BUILD.word =>
@@ -252,12 +220,8 @@ async fn system(call: Call) -> Outcome {
             }
             outcome => outcome?,
         };
-        total += freed;
-        if !text.is_empty() {
-            print::line(&text);
-        }
     }
-    print::line(&format!("Total reclaimed space: {}", units::human_size(total as f64)));
+    print_total(total);
     Ok(())
 }
 
@@ -284,5 +248,5 @@ fn warning(all: bool, volumes: bool, filters: &[String]) -> String {
             text.push_str(&format!("  - {filter}\n"));
         }
     }
-    format!("{text}\nAre you sure you want to continue?")
+    text
 }

@@ -4,6 +4,8 @@
 
 use cleat_proto::docker::container::{BindOptions, Mount, StrSlice};
 
+use super::container_flags::{CONTAINER, LIMITS, MORE_LIMITS};
+use super::foreground::{Foreground, check_tty, start};
 use super::signal::{self, OnInterrupt, Proxy};
 use super::{handler, pull};
 use crate::app::NAME;
@@ -13,8 +15,7 @@ use crate::error::{Error, Outcome};
 use crate::flags::{Flag, Kind, flag, short};
 use crate::opts::container::{self, CreateRequest};
 use crate::opts::reference::Reference;
-use crate::stream::{self, Ended, Plan};
-use crate::value::Value;
+use crate::stream::Plan;
 use crate::{go, print, terminal};
 
 pub static RUN: Command = Command {
@@ -23,7 +24,7 @@ pub static RUN: Command = Command {
     names: "container run, run",
     arity: Arity::AtLeast(1),
     options_first: true,
-    flags: &[RUN_FLAGS, COMMON_FLAGS, CONTAINER_FLAGS],
+    flags: &[RUN_FLAGS, COMMON_FLAGS, CONTAINER, LIMITS, MORE_LIMITS],
     run: handler!(run),
 };
 
@@ -33,7 +34,7 @@ pub static CREATE: Command = Command {
     names: "container create, create",
     arity: Arity::AtLeast(1),
     options_first: true,
-    flags: &[COMMON_FLAGS, CONTAINER_FLAGS],
+    flags: &[COMMON_FLAGS, CONTAINER, LIMITS, MORE_LIMITS],
     run: handler!(create),
 };
 
@@ -54,115 +55,6 @@ static COMMON_FLAGS: &[Flag] = &[
     flag("use-api-socket", Kind::Bool, "Give the container the daemon's socket"),
 ];
 
-/// What a container is made of.
-static CONTAINER_FLAGS: &[Flag] = &[
-    flag("add-host", Kind::ExtraHost, "Entry for the hosts file (host:ip)"),
-    flag("annotation", Kind::Map, "Annotation for the runtime").since("1.43"),
-    short('a', "attach", Kind::Stream, "Stream to attach: stdin, stdout or stderr"),
-    flag("blkio-weight", Kind::Uint16, "Weight of block IO, 10 to 1000, or 0 for none")
-        .default("0"),
-    flag("blkio-weight-device", Kind::WeightDevice, "Weight of block IO for a device"),
-    flag("cap-add", Kind::List, "Capability to add"),
-    flag("cap-drop", Kind::List, "Capability to drop"),
-    flag("cgroup-parent", Kind::Text, "Cgroup to put the container's under"),
-    flag("cgroupns", Kind::Text, "Cgroup namespace (host|private); the daemon's default if empty")
-        .since("1.41"),
-    flag("cidfile", Kind::Text, "File to write the container's id to"),
-    flag("cpu-count", Kind::Int, "Number of CPUs").windows(),
-    flag("cpu-percent", Kind::Int, "Share of CPU in percent").windows(),
-    flag("cpu-period", Kind::Int, "Period of the CPU quota in microseconds"),
-    flag("cpu-quota", Kind::Int, "CPU time per period in microseconds"),
-    flag("cpu-rt-period", Kind::Int, "Period of the real-time CPU limit in microseconds")
-        .since("1.25"),
-    flag("cpu-rt-runtime", Kind::Int, "Real-time CPU time per period in microseconds")
-        .since("1.25"),
-    short('c', "cpu-shares", Kind::Int, "Relative weight of CPU time"),
-    flag("cpus", Kind::Cpus, "Number of CPUs, with fractions").since("1.25"),
-    flag("cpuset-cpus", Kind::Text, "CPUs to run on (0-3, 0,1)"),
-    flag("cpuset-mems", Kind::Text, "Memory nodes to use (0-3, 0,1)"),
-    flag("device", Kind::List, "Device of the host to add"),
-    flag("device-cgroup-rule", Kind::DeviceRule, "Rule for the devices cgroup"),
-    flag("device-read-bps", Kind::BpsDevice, "Limit of bytes read per second from a device"),
-    flag("device-read-iops", Kind::IopsDevice, "Limit of reads per second from a device"),
-    flag("device-write-bps", Kind::BpsDevice, "Limit of bytes written per second to a device"),
-    flag("device-write-iops", Kind::IopsDevice, "Limit of writes per second to a device"),
-    flag("dns", Kind::Ip, "DNS server"),
-    flag("dns-opt", Kind::List, "").spelling_of("dns-option"),
-    flag("dns-option", Kind::List, "Option for the resolver"),
-    flag("dns-search", Kind::Domain, "DNS search domain"),
-    flag("domainname", Kind::Text, "NIS domain name"),
-    flag("entrypoint", Kind::Text, "Program to run instead of the image's entrypoint"),
-    short('e', "env", Kind::Env, "Environment variable"),
-    flag("env-file", Kind::List, "File with environment variables"),
-    flag("expose", Kind::List, "Port or range of ports to expose"),
-    flag("gpus", Kind::Gpus, "GPUs to add ('all' for all of them)").since("1.40"),
-    flag("group-add", Kind::List, "Additional group"),
-    flag("health-cmd", Kind::Text, "Command that checks the health"),
-    flag("health-interval", Kind::Duration, "Time between checks (ms|s|m|h)").default("0s"),
-    flag("health-retries", Kind::Int, "Failures in a row that mean unhealthy"),
-    flag("health-start-interval", Kind::Duration, "Time between checks while starting (ms|s|m|h)")
-        .default("0s")
-        .since("1.44"),
-    flag("health-start-period", Kind::Duration, "Time to start before failures count (ms|s|m|h)")
-        .default("0s")
-        .since("1.29"),
-    flag("health-timeout", Kind::Duration, "Longest time for one check (ms|s|m|h)").default("0s"),
-    short('h', "hostname", Kind::Text, "Host name"),
-    flag("init", Kind::Bool, "Run an init that forwards signals and reaps processes").since("1.25"),
-    short('i', "interactive", Kind::Bool, "Keep stdin open even if it is not attached"),
-    flag("io-maxbandwidth", Kind::Bytes, "Limit of IO bandwidth of the system drive").windows(),
-    flag("io-maxiops", Kind::Uint64, "Limit of IO operations of the system drive").windows(),
-    flag("ip", Kind::Text, "IPv4 address"),
-    flag("ip6", Kind::Text, "IPv6 address"),
-    flag("ipc", Kind::Text, "IPC namespace"),
-    flag("isolation", Kind::Text, "Isolation technology"),
-    flag("kernel-memory", Kind::Bytes, "Limit of kernel memory"),
-    short('l', "label", Kind::Label, "Label"),
-    flag("label-file", Kind::List, "File with labels"),
-    flag("link", Kind::Link, "Link to another container"),
-    flag("link-local-ip", Kind::List, "Link-local address"),
-    flag("log-driver", Kind::Text, "Logging driver"),
-    flag("log-opt", Kind::List, "Option for the logging driver"),
-    flag("mac-address", Kind::Text, "Hardware address"),
-    short('m', "memory", Kind::Bytes, "Limit of memory"),
-    flag("memory-reservation", Kind::Bytes, "Soft limit of memory"),
-    flag("memory-swap", Kind::SwapBytes, "Limit of memory and swap together, -1 for none"),
-    flag("memory-swappiness", Kind::Int, "How readily to swap (0 to 100)").default("-1"),
-    flag("mount", Kind::Mount, "Filesystem to mount"),
-    flag("net", Kind::Network, "").spelling_of("network"),
-    flag("net-alias", Kind::List, "").spelling_of("network-alias"),
-    flag("network", Kind::Network, "Network to connect to"),
-    flag("network-alias", Kind::List, "Additional name on the network"),
-    flag("no-healthcheck", Kind::Bool, "Turn the image's health check off"),
-    flag("oom-kill-disable", Kind::Bool, "Never kill it for lack of memory"),
-    flag("oom-score-adj", Kind::Int, "How readily to kill it for lack of memory (-1000 to 1000)"),
-    flag("pid", Kind::Text, "PID namespace"),
-    flag("pids-limit", Kind::Int, "Limit of processes (-1 for none)"),
-    flag("privileged", Kind::Bool, "Give it all privileges"),
-    short('p', "publish", Kind::List, "Publish a port on the host"),
-    short('P', "publish-all", Kind::Bool, "Publish all exposed ports on random ones"),
-    flag("read-only", Kind::Bool, "Make the root filesystem read-only"),
-    flag("restart", Kind::Text, "Restart policy").default("no"),
-    flag("rm", Kind::Bool, "Remove the container and its anonymous volumes when it ends"),
-    flag("runtime", Kind::Text, "OCI runtime"),
-    flag("security-opt", Kind::List, "Security option"),
-    flag("shm-size", Kind::Bytes, "Size of /dev/shm"),
-    flag("stop-signal", Kind::Text, "Signal that stops it"),
-    flag("stop-timeout", Kind::Int, "Seconds to stop before it is killed").since("1.25"),
-    flag("storage-opt", Kind::List, "Option for the storage driver"),
-    flag("sysctl", Kind::Sysctl, "Kernel parameter"),
-    flag("tmpfs", Kind::List, "Directory to mount a tmpfs on"),
-    short('t', "tty", Kind::Bool, "Give it a terminal"),
-    flag("ulimit", Kind::Ulimit, "Resource limit"),
-    short('u', "user", Kind::Text, "User, and group (name|uid[:group|gid])"),
-    flag("userns", Kind::Text, "User namespace"),
-    flag("uts", Kind::Text, "UTS namespace"),
-    short('v', "volume", Kind::List, "Volume or directory to mount"),
-    flag("volume-driver", Kind::Text, "Volume driver"),
-    flag("volumes-from", Kind::List, "Container to take volumes from"),
-    short('w', "workdir", Kind::Text, "Working directory"),
-];
-
 /// A failure before or at the creation, with the hint where to find help.
 fn with_help(message: &str, command: &str, code: i32) -> Error {
     Error::Status {
@@ -172,7 +64,7 @@ fn with_help(message: &str, command: &str, code: i32) -> Error {
 }
 
 /// Docker's exit codes: 127 not found, 126 not executable, 125 everything else.
-fn start_failure(error: &Error) -> Error {
+fn start_failure(error: Error) -> Error {
     let message = error.to_string();
     let has = |text: &str| message.contains(text);
     let code = if has("executable file not found")
@@ -229,138 +121,18 @@ async fn run(call: Call) -> Outcome {
         tty: config.tty,
     };
     let auto_remove = request.host.auto_remove;
-    let id = create_container(&call, request).await.map_err(|error| start_failure(&error))?;
+    let id = create_container(&call, request).await.map_err(start_failure)?;
     let client = call.client()?;
     if !plan.stdin && !plan.stdout && !plan.stderr {
         print::line(&id);
-        return start(client, &id).await.map_err(|error| start_failure(&error));
+        return start(client, &id).await.map_err(start_failure);
     }
     let proxy = call.flags.on("sig-proxy").then(Proxy::new);
-    let detach_keys = match call.flags.text("detach-keys") {
-        "" => &call.app.config.detach_keys,
-        keys => keys,
-    };
-    let attached = run_attached(client, &id, plan, auto_remove, detach_keys);
+    let detach_keys = call.detach_keys();
+    let attached =
+        Foreground { client, id: &id, plan, auto_remove, detach_keys }.run(start_failure);
     signal::set_on_interrupt(OnInterrupt::GoOn);
-    match proxy {
-        None => attached.await,
-        Some(proxy) => tokio::select! {
-            biased;
-            outcome = attached => outcome,
-            never = proxy.forward(client, &id) => match never {},
-        },
-    }
-}
-
-async fn run_attached(
-    client: &Client,
-    id: &str,
-    plan: Plan,
-    auto_remove: bool,
-    detach_keys: &str,
-) -> Outcome {
-    let connection = attach(client, id, plan, detach_keys).await?;
-    let mut exit = ExitStatus::watch(client, id, auto_remove).await;
-    // Starting and printing go on side by side: a quick container may be over before `start` is answered.
-    let streams = stream::run(connection, plan, detach_keys);
-    tokio::pin!(streams);
-    if let Err(error) = start(client, id).await {
-        terminal::restore();
-        if auto_remove {
-            exit.code().await;
-        }
-        return Err(start_failure(&error));
-    }
-    let path = format!("/containers/{id}");
-    let resizing = signal::follow_size(client, &path);
-    tokio::pin!(resizing);
-    let ended = tokio::select! {
-        biased;
-        ended = &mut streams => ended,
-        never = &mut resizing, if plan.tty && terminal::stdout_is() => match never {},
-        code = exit.code(), if !plan.stdout && !plan.stderr => return status(code),
-    };
-    match ended {
-        Ended::Detached => Ok(()),
-        Ended::Failed(message) => Err(Error::Message(message)),
-        Ended::Closed => status(exit.code().await),
-    }
-}
-
-/// Success, or a failure that only has an exit code.
-pub fn status(code: i32) -> Outcome {
-    if code == 0 { Ok(()) } else { Err(Error::exit(code)) }
-}
-
-/// Refuses to give a terminal's job to something else.
-pub fn check_tty(stdin: bool, tty: bool) -> Outcome {
-    if tty && stdin && !terminal::stdin_is() {
-        return Err("the input device is not a TTY".into());
-    }
-    Ok(())
-}
-
-/// Starts a container.
-pub async fn start(client: &Client, id: &str) -> Outcome {
-    client.post(&super::container_path(id, "/start")?, &Query::default()).await?;
-    Ok(())
-}
-
-/// Attaches to a container's streams.
-pub async fn attach(
-    client: &Client,
-    id: &str,
-    plan: Plan,
-    detach_keys: &str,
-) -> Outcome<crate::client::Hijacked> {
-    let mut query = Query::of("stream", "1");
-    for (wanted, name) in [(plan.stdin, "stdin"), (plan.stdout, "stdout"), (plan.stderr, "stderr")]
-    {
-        if wanted {
-            query.add(name, "1");
-        }
-    }
-    let query = query.with_some("detachKeys", detach_keys);
-    let path = super::container_path(id, "/attach")?;
-    Ok(client.hijack(&path, &query, crate::client::Body::Empty).await?)
-}
-
-/// The exit status of a container, asked for before it starts.
-pub struct ExitStatus(Result<crate::client::Response, String>);
-
-impl ExitStatus {
-    /// Asks. The daemon answers with a head at once, so that nothing can be missed.
-    pub async fn watch(client: &Client, id: &str, removed: bool) -> Self {
-        let query = Query::of("condition", if removed { "removed" } else { "next-exit" });
-        let path = format!("/containers/{id}/wait");
-        Self(client.post(&path, &query).await.map_err(|error| error.to_string()))
-    }
-
-    /// Waits for it.
-    pub async fn code(&mut self) -> i32 {
-        let response = std::mem::replace(&mut self.0, Err("already asked".into()));
-        let answer = match response {
-            Ok(response) => response.value().await.map_err(|error| error.to_string()),
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(answer) if *answer.at("Error") != Value::Nil => {
-                super::log(
-                    "error",
-                    &format!(
-                        "Error waiting for container: {}",
-                        answer.at("Error").at("Message").text()
-                    ),
-                );
-                125
-            }
-            Ok(answer) => answer.at("StatusCode").int() as i32,
-            Err(error) => {
-                super::log("error", &format!("error waiting for container: {error}"));
-                125
-            }
-        }
-    }
+    signal::forwarded(proxy, client, &id, attached).await
 }
 
 /// The file for the container's id. Removed again if nothing is written to it.

@@ -7,6 +7,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::client::{Client, Query};
+use crate::error::Outcome;
 
 /// What an interrupt or a termination of ours does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,21 @@ impl Proxy {
                 None => std::future::pending::<()>().await,
             }
         }
+    }
+}
+
+/// Runs `flow`, and passes signals on to `container` meanwhile if there is a proxy.
+pub async fn forwarded(
+    proxy: Option<Proxy>,
+    client: &Client,
+    container: &str,
+    flow: impl Future<Output = Outcome>,
+) -> Outcome {
+    let Some(proxy) = proxy else { return flow.await };
+    tokio::select! {
+        biased;
+        outcome = flow => outcome,
+        never = proxy.forward(client, container) => match never {},
     }
 }
 

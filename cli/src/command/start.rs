@@ -1,14 +1,14 @@
 //! `start`.
 
-use super::run::{ExitStatus, attach, start, status};
+use super::foreground::{Foreground, start};
 use super::signal::{self, Proxy};
 use super::{container_path, handler};
 use crate::cli::{Arity, Call, Command};
 use crate::client::{Client, Query};
 use crate::error::{Error, Outcome};
 use crate::flags::{Kind, flag, short};
-use crate::stream::{self, Ended, Plan};
-use crate::{print, terminal};
+use crate::print;
+use crate::stream::Plan;
 
 pub static START: Command = Command {
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
@@ -71,49 +71,9 @@ async fn attached(call: &Call, client: &Client) -> Outcome {
         tty: config.at("Tty").bool(),
     };
     let auto_remove = container.at("HostConfig").at("AutoRemove").bool();
-    let detach_keys = match call.flags.text("detach-keys") {
-        "" => call.app.config.detach_keys.as_str(),
-        keys => keys,
-    };
+    let detach_keys = call.detach_keys();
     let proxy = (!plan.tty).then(Proxy::new);
-    let flow = follow(client, &id, plan, auto_remove, detach_keys);
-    match proxy {
-        None => flow.await,
-        Some(proxy) => tokio::select! {
-            biased;
-            outcome = flow => outcome,
-            never = proxy.forward(client, &id) => match never {},
-        },
-    }
-}
-
-async fn follow(
-    client: &Client,
-    id: &str,
-    plan: Plan,
-    auto_remove: bool,
-    detach_keys: &str,
-) -> Outcome {
-    let connection = attach(client, id, plan, detach_keys).await?;
-    let mut exit = ExitStatus::watch(client, id, auto_remove).await;
-    let streams = stream::run(connection, plan, detach_keys);
-    tokio::pin!(streams);
-    if let Err(error) = start(client, id).await {
-        terminal::restore();
-        if auto_remove {
-            exit.code().await;
-        }
-        return Err(error);
-    }
-    let path = format!("/containers/{id}");
-    let ended = tokio::select! {
-        biased;
-        ended = &mut streams => ended,
-        never = signal::follow_size(client, &path), if plan.tty && terminal::stdout_is() => match never {},
-    };
-    match ended {
-        Ended::Detached => Ok(()),
-        Ended::Failed(message) => Err(Error::Message(message)),
-        Ended::Closed => status(exit.code().await),
-    }
+    let attached =
+        Foreground { client, id: &id, plan, auto_remove, detach_keys }.run(|error| error);
+    signal::forwarded(proxy, client, &id, attached).await
 }

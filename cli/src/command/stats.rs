@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::task::LocalSet;
 
-use super::{container_path, handler, short_id};
+use super::{container_path, handler, list, short_id};
 use crate::app::App;
 use crate::cli::{Arity, Call, Command};
 use crate::client::{Body, Client, Query};
@@ -28,13 +28,9 @@ pub static STATS: Command = Command {
     options_first: false,
     flags: &[&[
         short('a', "all", Kind::Bool, "Include those that do not run"),
-        flag(
-            "format",
-            Kind::Text,
-            "How to print it: 'table', 'table TEMPLATE', 'json' or a Go template",
-        ),
+        list::FORMAT_OF_ONE,
         flag("no-stream", Kind::Bool, "Print once and exit"),
-        flag("no-trunc", Kind::Bool, "Print everything in full"),
+        list::NO_TRUNC,
     ]],
     run: handler!(run),
 };

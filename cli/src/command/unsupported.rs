@@ -1,6 +1,7 @@
 //! Commands that exist in docker and not here yet: they know their flags, check their arguments, and say so.
 
-use super::handler;
+use super::container_flags::LIMITS;
+use super::{handler, list};
 use crate::cli::{Arity, Call, Command};
 use crate::error::{Error, Outcome};
 use crate::flags::{Flag, Kind, flag, short};
@@ -11,7 +12,7 @@ pub static BUILD: Command = Command {
     names: "image build, build, builder build",
     arity: Arity::Exactly(1),
     options_first: false,
-    flags: &[BUILD_FLAGS],
+    flags: &[BUILD_FLAGS, LIMITS],
     run: handler!(refuse),
 };
 
@@ -21,19 +22,12 @@ static BUILD_FLAGS: &[Flag] = &[
     flag("cache-from", Kind::Strings, "Image to take as cache"),
     flag("cgroup-parent", Kind::Text, "Cgroup to put containers under"),
     flag("compress", Kind::Bool, "Compress the context"),
-    flag("cpu-period", Kind::Int, "Period of the CPU quota in microseconds"),
-    flag("cpu-quota", Kind::Int, "CPU time per period in microseconds"),
-    short('c', "cpu-shares", Kind::Int, "Relative weight of CPU time"),
-    flag("cpuset-cpus", Kind::Text, "CPUs to run on (0-3, 0,1)"),
-    flag("cpuset-mems", Kind::Text, "Memory nodes to use (0-3, 0,1)"),
     flag("disable-content-trust", Kind::Bool, "Do not verify images").default("true"),
     short('f', "file", Kind::Text, "The Dockerfile"),
     flag("force-rm", Kind::Bool, "Always remove intermediate containers"),
     flag("iidfile", Kind::Text, "File to write the image's id to"),
     flag("isolation", Kind::Text, "Isolation technology"),
     flag("label", Kind::Label, "Label of the image"),
-    short('m', "memory", Kind::Bytes, "Limit of memory"),
-    flag("memory-swap", Kind::SwapBytes, "Limit of memory and swap together, -1 for none"),
     flag("network", Kind::Text, "Network of build steps").default("default"),
     flag("no-cache", Kind::Bool, "Build every step anew"),
     flag("platform", Kind::Text, "Platform of the image"),
@@ -80,13 +74,9 @@ pub static SEARCH: Command = Command {
     options_first: false,
     flags: &[&[
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag(
-            "format",
-            Kind::Text,
-            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
-        ),
+        list::FORMAT,
         flag("limit", Kind::Int, "Most results to print"),
-        flag("no-trunc", Kind::Bool, "Print everything in full"),
+        list::NO_TRUNC,
     ]],
     run: handler!(refuse),
 };

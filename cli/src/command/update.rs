@@ -3,11 +3,12 @@
 use cleat_proto::docker::container::{HostConfig, RestartPolicy};
 use serde::Serialize;
 
+use super::container_flags::{LIMITS, MORE_LIMITS};
 use super::{container_path, handler, joined};
 use crate::cli::{Arity, Call, Command};
 use crate::client::Query;
 use crate::error::Outcome;
-use crate::flags::{Flag, Kind, flag, short};
+use crate::flags::{Flag, Kind, flag};
 use crate::opts::restart;
 use crate::print;
 
@@ -17,29 +18,19 @@ pub static UPDATE: Command = Command {
     names: "container update, update",
     arity: Arity::AtLeast(1),
     options_first: false,
-    flags: &[FLAGS],
+    flags: FLAGS,
     run: handler!(run),
 };
 
-static FLAGS: &[Flag] = &[
-    flag("blkio-weight", Kind::Uint16, "Weight of block IO, 10 to 1000, or 0 for none")
-        .default("0"),
-    flag("cpu-period", Kind::Int, "Period of the CPU quota in microseconds"),
-    flag("cpu-quota", Kind::Int, "CPU time per period in microseconds"),
-    flag("cpu-rt-period", Kind::Int, "Period of the real-time CPU limit in microseconds")
-        .since("1.25"),
-    flag("cpu-rt-runtime", Kind::Int, "Real-time CPU time per period in microseconds")
-        .since("1.25"),
-    short('c', "cpu-shares", Kind::Int, "Relative weight of CPU time"),
-    flag("cpus", Kind::Cpus, "Number of CPUs, with fractions").since("1.29"),
-    flag("cpuset-cpus", Kind::Text, "CPUs to run on (0-3, 0,1)"),
-    flag("cpuset-mems", Kind::Text, "Memory nodes to use (0-3, 0,1)"),
-    flag("kernel-memory", Kind::Bytes, "Limit of kernel memory").hidden(),
-    short('m', "memory", Kind::Bytes, "Limit of memory"),
-    flag("memory-reservation", Kind::Bytes, "Soft limit of memory"),
-    flag("memory-swap", Kind::SwapBytes, "Limit of memory and swap together, -1 for none"),
-    flag("pids-limit", Kind::Int, "Limit of processes (-1 for none)").since("1.40"),
-    flag("restart", Kind::Text, "Restart policy"),
+static FLAGS: &[&[Flag]] = &[
+    LIMITS,
+    MORE_LIMITS,
+    &[
+        flag("cpus", Kind::Cpus, "Number of CPUs, with fractions").since("1.29"),
+        flag("kernel-memory", Kind::Bytes, "Limit of kernel memory").hidden(),
+        flag("pids-limit", Kind::Int, "Limit of processes (-1 for none)").since("1.40"),
+        flag("restart", Kind::Text, "Restart policy"),
+    ],
 ];
 
 /// The body of `POST /containers/ID/update`: the limits of a host configuration, and nothing else of it.
@@ -88,7 +79,7 @@ const RESOURCES: [&str; 31] = [
 
 async fn run(call: Call) -> Outcome {
     let flags = &call.flags;
-    if !FLAGS.iter().any(|flag| flags.changed(flag.name)) {
+    if !FLAGS.iter().copied().flatten().any(|flag| flags.changed(flag.name)) {
         return Err("you must provide one or more flags when using this command".into());
     }
     let restart_policy = restart::parse(flags.text("restart"))?;
@@ -117,14 +108,8 @@ async fn run(call: Call) -> Outcome {
     let client = call.client()?;
     let (mut warnings, mut failures) = (Vec::new(), Vec::new());
     for name in &call.args {
-        let answer = match client
-            .post_json(&container_path(name, "/update")?, &Query::default(), &request)
-            .await
-        {
-            Ok(response) => response.value().await,
-            Err(error) => Err(error),
-        };
-        match answer {
+        let path = container_path(name, "/update")?;
+        match client.post_json_for(&path, &Query::default(), &request).await {
             Ok(answer) => {
                 print::line(name);
                 warnings.extend(

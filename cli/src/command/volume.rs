@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{filter_query, handler, joined};
+use super::{filter_query, handler, list, one_by_one};
 use crate::cli::{Arity, Call, Command};
 use crate::client::{Query, escape};
 use crate::error::Outcome;
 use crate::flags::{Kind, flag, short};
 use crate::opts::filter::Filters;
 use crate::opts::pairs_to_map;
-use crate::output::format::Format;
-use crate::output::{natural, units};
+use crate::output::units;
 use crate::print;
 use crate::value::{Record, Value};
 
@@ -39,11 +38,7 @@ pub static LS: Command = Command {
     options_first: false,
     flags: &[&[
         short('f', "filter", Kind::Filter, "Include only those that fit"),
-        flag(
-            "format",
-            Kind::Text,
-            "How to print them: 'table', 'table TEMPLATE', 'json' or a Go template",
-        ),
+        list::FORMAT,
         short('q', "quiet", Kind::Bool, "Print names only"),
     ]],
     run: handler!(ls),
@@ -105,12 +100,8 @@ async fn create(call: Call) -> Outcome {
         labels: pairs_to_map(&call.flags.list("label")),
         name,
     };
-    let answer = call
-        .client()?
-        .post_json("/volumes/create", &Query::default(), &request)
-        .await?
-        .value()
-        .await?;
+    let answer =
+        call.client()?.post_json_for("/volumes/create", &Query::default(), &request).await?;
     print::line(answer.at("Name").text());
     Ok(())
 }
@@ -118,26 +109,15 @@ async fn create(call: Call) -> Outcome {
 async fn ls(call: Call) -> Outcome {
     let filters = Filters::new(&call.flags.list("filter"));
     let answer = call.client()?.get("/volumes", &filter_query(&filters)).await?;
-    let mut volumes: Vec<&Value> = answer.at("Volumes").items().iter().collect();
-    volumes.sort_by(|a, b| natural::compare(a.at("Name").text(), b.at("Name").text()));
-    let quiet = call.flags.on("quiet");
-    let format = match call.flags.text("format") {
-        "" if !call.app.config.volumes_format.is_empty() && !quiet => {
-            call.app.config.volumes_format.as_str()
-        }
-        "" => "table",
-        format => format,
+    let formats = list::Formats {
+        configured: &call.app.config.volumes_format,
+        table: "table {{.Driver}}\t{{.Name}}",
+        quiet_table: "{{.Name}}",
+        raw: "name: {{.Name}}\\ndriver: {{.Driver}}\\n",
+        quiet_raw: "name: {{.Name}}",
     };
-    let format = match format {
-        "table" if quiet => "{{.Name}}",
-        "table" => "table {{.Driver}}\t{{.Name}}",
-        "raw" if quiet => "name: {{.Name}}",
-        "raw" => "name: {{.Name}}\\ndriver: {{.Driver}}\\n",
-        custom => custom,
-    };
-    let rows: Vec<Value> = volumes.into_iter().map(row).collect();
-    print::out(&Format::new(format)?.render(HEADERS, &rows)?);
-    Ok(())
+    let rows = list::by_name(answer.at("Volumes").items()).into_iter().map(row).collect::<Vec<_>>();
+    list::print(&call, &formats, HEADERS, &rows)
 }
 
 /// A volume as templates see it. (Engine API, VolumeList.)
@@ -170,12 +150,9 @@ pub fn row(volume: &Value) -> Value {
 async fn rm(call: Call) -> Outcome {
     let query = if call.flags.on("force") { Query::of("force", "1") } else { Query::default() };
     let client = call.client()?;
-    let mut failures = Vec::new();
-    for name in &call.args {
-        match client.delete(&format!("/volumes/{}", escape(name, true)), &query).await {
-            Ok(_) => print::line(name),
-            Err(error) => failures.push(error.to_string()),
-        }
-    }
-    joined(failures)
+    one_by_one(&call, async |name| {
+        client.delete(&format!("/volumes/{}", escape(name, true)), &query).await?;
+        Ok(name.to_owned())
+    })
+    .await
 }

@@ -1,10 +1,9 @@
 //! `wait`.
 
-use super::{container_path, handler, joined};
+use super::{container_path, handler, one_by_one};
 use crate::cli::{Arity, Call, Command};
 use crate::client::Query;
 use crate::error::Outcome;
-use crate::print;
 
 pub static WAIT: Command = Command {
     usage: "CONTAINER [CONTAINER...]",
@@ -18,16 +17,10 @@ pub static WAIT: Command = Command {
 
 async fn run(call: Call) -> Outcome {
     let client = call.client()?;
-    let mut failures = Vec::new();
-    for name in &call.args {
-        let answer = match client.post(&container_path(name, "/wait")?, &Query::default()).await {
-            Ok(response) => response.value().await,
-            Err(error) => Err(error),
-        };
-        match answer {
-            Ok(answer) => print::line(&answer.at("StatusCode").int().to_string()),
-            Err(error) => failures.push(error.to_string()),
-        }
-    }
-    joined(failures)
+    one_by_one(&call, async |name| {
+        let path = container_path(name, "/wait")?;
+        let answer = client.post_for(&path, &Query::default()).await?;
+        Ok(answer.at("StatusCode").int().to_string())
+    })
+    .await
 }

@@ -217,18 +217,55 @@ impl<C: Chunks> Chunks for ChunkReader<C> {
     }
 }
 
-/// Collects what is written into chunks and sends them to an asynchronous task: a response's body. Blocks while that is behind.
-pub struct ChunkWriter {
-    sender: tokio::sync::mpsc::Sender<io::Result<Bytes>>,
+/// Where chunks go.
+pub trait Sink {
+    /// Hands a chunk on, or the error that ends the stream. Blocks while whoever takes them is behind.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if nobody takes any more.
+    fn send(&self, chunk: io::Result<Bytes>) -> io::Result<()>;
+}
+
+impl Sink for tokio::sync::mpsc::Sender<io::Result<Bytes>> {
+    fn send(&self, chunk: io::Result<Bytes>) -> io::Result<()> {
+        self.blocking_send(chunk).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Sink for mpsc::SyncSender<io::Result<Bytes>> {
+    fn send(&self, chunk: io::Result<Bytes>) -> io::Result<()> {
+        mpsc::SyncSender::send(self, chunk).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Collects what is written into chunks and hands them on.
+pub struct ChunkWriter<S> {
+    sink: S,
     buffer: Vec<u8>,
     hasher: Option<Hasher>,
 }
 
-impl ChunkWriter {
-    /// Makes a channel for a body.
-    pub fn channel() -> (Self, tokio::sync::mpsc::Receiver<io::Result<Bytes>>) {
-        let (sender, receiver) = tokio::sync::mpsc::channel(QUEUE);
-        (Self { sender, buffer: Vec::new(), hasher: None }, receiver)
+/// Writes to an asynchronous task: a response's body.
+pub type BodyWriter = ChunkWriter<tokio::sync::mpsc::Sender<io::Result<Bytes>>>;
+
+/// Writes to another thread.
+pub type PipeWriter = ChunkWriter<mpsc::SyncSender<io::Result<Bytes>>>;
+
+/// Makes a channel for a body.
+pub fn body() -> (BodyWriter, tokio::sync::mpsc::Receiver<io::Result<Bytes>>) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(QUEUE);
+    (ChunkWriter::new(sender), receiver)
+}
+
+/// Makes a pipe within the process.
+pub fn pipe() -> (PipeWriter, impl Chunks + 'static) {
+    let (sender, receiver) = mpsc::sync_channel(QUEUE);
+    (ChunkWriter::new(sender), ReadAhead(receiver))
+}
+
+impl<S: Sink> ChunkWriter<S> {
+    fn new(sink: S) -> Self {
+        Self { sink, buffer: Vec::new(), hasher: None }
     }
 
     /// Hashes what is written from now on.
@@ -251,13 +288,20 @@ impl ChunkWriter {
         hasher.ok_or_else(|| io::Error::other("nothing was hashed"))?.finish()
     }
 
-    /// Ends the body with an error: the client sees a cut stream, not a whole one.
+    /// Ends the stream with an error: the reader sees a cut stream, not a whole one.
     pub fn fail(self, error: io::Error) {
-        let _ = self.sender.blocking_send(Err(error));
+        let _ = self.sink.send(Err(error));
     }
 }
 
-impl io::Write for ChunkWriter {
+impl PipeWriter {
+    /// Sends a chunk as it is, beside what is written; answers whether anybody takes it.
+    pub fn send(&self, chunk: Bytes) -> bool {
+        self.sink.send(Ok(chunk)).is_ok()
+    }
+}
+
+impl<S: Sink> io::Write for ChunkWriter<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.buffer.capacity() == 0 {
             self.buffer.reserve_exact(CHUNK);
@@ -278,52 +322,6 @@ impl io::Write for ChunkWriter {
         if let Some(hasher) = &self.hasher {
             hasher.add(chunk.clone())?;
         }
-        self.sender.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-/// Sends what is written to another thread as chunks: a pipe within the process.
-pub struct PipeWriter {
-    sender: mpsc::SyncSender<io::Result<Bytes>>,
-    buffer: Vec<u8>,
-}
-
-/// Makes a pipe within the process.
-pub fn pipe() -> (PipeWriter, impl Chunks + 'static) {
-    let (sender, receiver) = mpsc::sync_channel(QUEUE);
-    (PipeWriter { sender, buffer: Vec::new() }, ReadAhead(receiver))
-}
-
-impl PipeWriter {
-    /// Sends a chunk as it is; answers whether anybody takes it.
-    pub fn send(&self, chunk: Bytes) -> bool {
-        self.sender.send(Ok(chunk)).is_ok()
-    }
-
-    /// Ends the stream with an error.
-    pub fn fail(self, error: io::Error) {
-        let _ = self.sender.send(Err(error));
-    }
-}
-
-impl io::Write for PipeWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.capacity() == 0 {
-            self.buffer.reserve_exact(CHUNK);
-        }
-        let count = bytes.len().min(CHUNK - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..count]);
-        if self.buffer.len() == CHUNK {
-            self.flush()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let chunk = Bytes::from(std::mem::take(&mut self.buffer));
-        self.sender.send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.sink.send(Ok(chunk))
     }
 }

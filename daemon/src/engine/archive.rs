@@ -14,7 +14,7 @@ use crate::{
     archive::{
         self,
         apply::{Flavor, apply, reader},
-        chunks::{ChunkReader, ChunkWriter, Received},
+        chunks::{self, BodyWriter, ChunkReader, Received},
         compression::decompressed,
         pack::Packer,
         view::{Node, View, is_dir, is_link},
@@ -269,9 +269,9 @@ impl Engine {
     fn pack(
         &self,
         what: &'static str,
-        work: impl FnOnce(&mut Packer<ChunkWriter>) -> Result<(), archive::Error> + Send + 'static,
+        work: impl FnOnce(&mut Packer<BodyWriter>) -> Result<(), archive::Error> + Send + 'static,
     ) -> Chunks {
-        let (writer, chunks) = ChunkWriter::channel();
+        let (writer, chunks) = chunks::body();
         tokio::task::spawn_blocking(move || {
             let mut packer = Packer::new(writer);
             let packed = work(&mut packer);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Engine, Error, Result};
 use crate::{
-    archive::chunks::{ChunkWriter, Received},
+    archive::chunks::{self, Received},
     event::{Event, Kind},
     image::{Image, Import, Loaded, Reference, RemoveOptions, Removed},
 };
@@ -59,7 +59,7 @@ impl Engine {
         names: &[String],
     ) -> Result<tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>> {
         let selection = self.images().select(names)?;
-        let (writer, receiver) = ChunkWriter::channel();
+        let (writer, receiver) = chunks::body();
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = engine.images().save(&selection, writer) {

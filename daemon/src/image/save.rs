@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Error, Image, Images, Reference, config, reference::ImageRef, unpack::RECIPE};
 use crate::{
-    archive::{self, chunks::ChunkWriter, pack::Packer, recipe},
+    archive::{self, chunks::BodyWriter, pack::Packer, recipe},
     snapshot::{self, Lease},
 };
 
@@ -138,7 +138,7 @@ impl Images {
     ///
     /// # Errors
     /// [`Error`]; the archive is broken then, and its reader is told.
-    pub fn save(&self, selection: &Selection, output: ChunkWriter) -> Result<(), Error> {
+    pub fn save(&self, selection: &Selection, output: BodyWriter) -> Result<(), Error> {
         let mut packer = Packer::new(output);
         let saved = self.save_to(selection, &mut packer);
         let (output, error) = match saved {
@@ -152,11 +152,7 @@ impl Images {
         Err(error)
     }
 
-    fn save_to(
-        &self,
-        selection: &Selection,
-        packer: &mut Packer<ChunkWriter>,
-    ) -> Result<(), Error> {
+    fn save_to(&self, selection: &Selection, packer: &mut Packer<BodyWriter>) -> Result<(), Error> {
         packer.directory(b"blobs", 0)?;
         packer.directory(b"blobs/sha256", 0)?;
         let mut written: HashSet<String> = HashSet::new();
@@ -226,7 +222,7 @@ impl Images {
         &self,
         layer: &snapshot::Layer,
         mtime: i64,
-        packer: &mut Packer<ChunkWriter>,
+        packer: &mut Packer<BodyWriter>,
     ) -> Result<(), Error> {
         let dir = self.snapshots().layer_dir(layer);
         packer.begin_file(&blob(layer.diff_id.as_str()), MODE, mtime, layer.tar_size)?;

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Error, Image, Images, Import, Loaded, Reference, RemoveOptions, Removed, Use};
 use crate::{
     archive::{
-        chunks::{ChunkWriter, Received},
+        chunks::{self, Received},
         pack::Packer,
     },
     content::Content,
@@ -55,7 +55,7 @@ impl Store {
     fn save(&self, names: &[&str]) -> Vec<u8> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let selection = self.images.select(&names).unwrap();
-        let (writer, mut receiver) = ChunkWriter::channel();
+        let (writer, mut receiver) = chunks::body();
         std::thread::scope(|scope| {
             scope.spawn(|| self.images.save(&selection, writer).unwrap());
             let mut all = Vec::new();
@@ -447,7 +447,7 @@ fn a_layer_whose_files_changed_is_not_saved_as_if_whole() {
     let dir = store.images.snapshots().lower_dirs(image.top_layer().unwrap()).unwrap().remove(0);
     fs::write(dir.join("f"), b"jello").unwrap();
     let selection = store.images.select(&["a:1".to_owned()]).unwrap();
-    let (writer, receiver) = ChunkWriter::channel();
+    let (writer, receiver) = chunks::body();
     let error = store.images.save(&selection, writer).unwrap_err();
     drop(receiver);
     assert!(matches!(error, Error::Damaged(_)), "{error}");

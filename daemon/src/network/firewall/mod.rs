@@ -26,7 +26,11 @@ use cleat_sys::{
     netlink::{Family, Message, Socket},
 };
 
-use self::nftables::{Compare, Expression, Hook};
+use self::nftables::{
+    self as n,
+    Compare::{Equal, NotEqual},
+    Expression, Hook,
+};
 use super::{
     port_mapping::{DatagramPort, Targets},
     subnet::Subnet,
@@ -36,6 +40,12 @@ const MAP: &str = "ports";
 /// Names the map within a transaction.
 const MAP_ID: u32 = 1;
 const USER_CHAIN: &str = "user";
+
+/// Where chains hook in: `NF_INET_*`.
+const PREROUTING: u32 = 0;
+const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
+const POSTROUTING: u32 = 4;
 
 /// What the table depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,97 +61,96 @@ pub struct Settings {
 struct Chain {
     name: &'static str,
     hook: Hook,
-    rules: Vec<Vec<Expression>>,
+    rules: Vec<Rule>,
+}
+
+/// One rule: its steps, one after the other.
+type Rule = Vec<Expression>;
+
+fn rule<const N: usize>(steps: [Rule; N]) -> Rule {
+    steps.concat()
 }
 
 /// The whole of the table that does not depend on containers.
 fn chains(settings: &Settings) -> Vec<Chain> {
-    use Compare::{Equal, NotEqual};
-    use nftables as n;
-    let Settings { bridge, subnet, icc } = settings;
-    let subnet = *subnet;
-    let loopback = Subnet::LOOPBACK;
-    let translations = || {
-        vec![
-            [n::is_ipv4(), n::translate(MAP, MAP_ID, false)].concat(),
-            [n::is_ipv4(), n::to_this_host(Equal), n::translate(MAP, MAP_ID, true)].concat(),
-        ]
+    let chain = |name, kind, number, priority, rules| {
+        let hook = Hook { kind, number, priority };
+        Chain { name, hook, rules }
     };
+    vec![
+        chain("raw", "filter", PREROUTING, -300, no_way_round(settings)),
+        chain("prerouting", "nat", PREROUTING, -100, translations()),
+        chain("output", "nat", OUTPUT, -100, translations()),
+        chain("postrouting", "nat", POSTROUTING, 100, masquerades(settings)),
+        chain("forward", "filter", FORWARD, 0, passages(settings)),
+    ]
+}
+
+/// What comes from outside for localhost, or for a container past its published ports.
+fn no_way_round(settings: &Settings) -> Vec<Rule> {
+    let Settings { bridge, subnet, .. } = settings;
+    vec![
+        rule([
+            n::from_interface(NotEqual, "lo"),
+            n::is_ipv4(),
+            n::to_subnet(Subnet::LOOPBACK),
+            n::drop(),
+        ]),
+        rule([
+            n::from_interface(NotEqual, bridge),
+            n::is_ipv4(),
+            n::to_subnet(*subnet),
+            n::to_this_host(NotEqual),
+            n::drop(),
+        ]),
+    ]
+}
+
+/// Published ports: at the very address first, then at any of this host's.
+fn translations() -> Vec<Rule> {
+    vec![
+        rule([n::is_ipv4(), n::translate(MAP, MAP_ID, false)]),
+        rule([n::is_ipv4(), n::to_this_host(Equal), n::translate(MAP, MAP_ID, true)]),
+    ]
+}
+
+fn masquerades(settings: &Settings) -> Vec<Rule> {
+    let Settings { bridge, subnet, .. } = settings;
+    vec![
+        rule([
+            n::to_interface(NotEqual, bridge),
+            n::is_ipv4(),
+            n::from_subnet(*subnet),
+            n::masquerade(),
+        ]),
+        // The container would answer a neighbour directly, past the translation, and 127/8 not at all.
+        rule([
+            n::to_interface(Equal, bridge),
+            n::is_ipv4(),
+            n::from_subnet(*subnet),
+            n::is_published(),
+            n::masquerade(),
+        ]),
+        rule([
+            n::to_interface(Equal, bridge),
+            n::is_ipv4(),
+            n::from_subnet(Subnet::LOOPBACK),
+            n::masquerade(),
+        ]),
+    ]
+}
+
+/// Who may pass: the administrator decides first.
+fn passages(settings: &Settings) -> Vec<Rule> {
+    let Settings { bridge, icc, .. } = settings;
     let between = if *icc { n::accept() } else { n::drop() };
     vec![
-        Chain {
-            name: "raw",
-            hook: Hook { kind: "filter", number: 0, priority: -300 },
-            rules: vec![
-                [
-                    n::from_interface(NotEqual, "lo"),
-                    n::is_ipv4(),
-                    n::to_subnet(loopback),
-                    n::drop(),
-                ]
-                .concat(),
-                [
-                    n::from_interface(NotEqual, bridge),
-                    n::is_ipv4(),
-                    n::to_subnet(subnet),
-                    n::to_this_host(NotEqual),
-                    n::drop(),
-                ]
-                .concat(),
-            ],
-        },
-        Chain {
-            name: "prerouting",
-            hook: Hook { kind: "nat", number: 0, priority: -100 },
-            rules: translations(),
-        },
-        Chain {
-            name: "output",
-            hook: Hook { kind: "nat", number: 3, priority: -100 },
-            rules: translations(),
-        },
-        Chain {
-            name: "postrouting",
-            hook: Hook { kind: "nat", number: 4, priority: 100 },
-            rules: vec![
-                [
-                    n::to_interface(NotEqual, bridge),
-                    n::is_ipv4(),
-                    n::from_subnet(subnet),
-                    n::masquerade(),
-                ]
-                .concat(),
-                // The container would answer a neighbour directly, past the translation, and 127/8 not at all.
-                [
-                    n::to_interface(Equal, bridge),
-                    n::is_ipv4(),
-                    n::from_subnet(subnet),
-                    n::is_published(),
-                    n::masquerade(),
-                ]
-                .concat(),
-                [
-                    n::to_interface(Equal, bridge),
-                    n::is_ipv4(),
-                    n::from_subnet(loopback),
-                    n::masquerade(),
-                ]
-                .concat(),
-            ],
-        },
-        Chain {
-            name: "forward",
-            hook: Hook { kind: "filter", number: 2, priority: 0 },
-            rules: vec![
-                n::jump(USER_CHAIN),
-                [n::to_interface(Equal, bridge), n::is_known(), n::accept()].concat(),
-                [n::to_interface(Equal, bridge), n::is_published(), n::accept()].concat(),
-                [n::from_interface(Equal, bridge), n::to_interface(Equal, bridge), between]
-                    .concat(),
-                [n::from_interface(Equal, bridge), n::accept()].concat(),
-                [n::to_interface(Equal, bridge), n::drop()].concat(),
-            ],
-        },
+        n::jump(USER_CHAIN),
+        rule([n::to_interface(Equal, bridge), n::is_known(), n::accept()]),
+        rule([n::to_interface(Equal, bridge), n::is_published(), n::accept()]),
+        rule([n::from_interface(Equal, bridge), n::to_interface(Equal, bridge), between]),
+        rule([n::from_interface(Equal, bridge), n::accept()]),
+        rule([n::to_interface(Equal, bridge), n::drop()]),
     ]
 }
 

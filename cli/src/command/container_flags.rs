@@ -1,0 +1,120 @@
+//! The flags that say what a container is made of. They are listed by name, whatever their order here.
+
+use crate::flags::{Flag, Kind, flag, short};
+
+/// Limits of a container, and of the containers of a build.
+pub static LIMITS: &[Flag] = &[
+    flag("cpu-period", Kind::Int, "Period of the CPU quota in microseconds"),
+    flag("cpu-quota", Kind::Int, "CPU time per period in microseconds"),
+    short('c', "cpu-shares", Kind::Int, "Relative weight of CPU time"),
+    flag("cpuset-cpus", Kind::Text, "CPUs to run on (0-3, 0,1)"),
+    flag("cpuset-mems", Kind::Text, "Memory nodes to use (0-3, 0,1)"),
+    short('m', "memory", Kind::Bytes, "Limit of memory"),
+    flag("memory-swap", Kind::SwapBytes, "Limit of memory and swap together, -1 for none"),
+];
+
+/// Limits of a container that can be changed later.
+pub static MORE_LIMITS: &[Flag] = &[
+    flag("blkio-weight", Kind::Uint16, "Weight of block IO, 10 to 1000, or 0 for none")
+        .default("0"),
+    flag("cpu-rt-period", Kind::Int, "Period of the real-time CPU limit in microseconds")
+        .since("1.25"),
+    flag("cpu-rt-runtime", Kind::Int, "Real-time CPU time per period in microseconds")
+        .since("1.25"),
+    flag("memory-reservation", Kind::Bytes, "Soft limit of memory"),
+];
+
+/// Everything else.
+pub static CONTAINER: &[Flag] = &[
+    flag("add-host", Kind::ExtraHost, "Entry for the hosts file (host:ip)"),
+    flag("annotation", Kind::Map, "Annotation for the runtime").since("1.43"),
+    short('a', "attach", Kind::Stream, "Stream to attach: stdin, stdout or stderr"),
+    flag("blkio-weight-device", Kind::WeightDevice, "Weight of block IO for a device"),
+    flag("cap-add", Kind::List, "Capability to add"),
+    flag("cap-drop", Kind::List, "Capability to drop"),
+    flag("cgroup-parent", Kind::Text, "Cgroup to put the container's under"),
+    flag("cgroupns", Kind::Text, "Cgroup namespace (host|private); the daemon's default if empty")
+        .since("1.41"),
+    flag("cidfile", Kind::Text, "File to write the container's id to"),
+    flag("cpu-count", Kind::Int, "Number of CPUs").windows(),
+    flag("cpu-percent", Kind::Int, "Share of CPU in percent").windows(),
+    flag("cpus", Kind::Cpus, "Number of CPUs, with fractions").since("1.25"),
+    flag("device", Kind::List, "Device of the host to add"),
+    flag("device-cgroup-rule", Kind::DeviceRule, "Rule for the devices cgroup"),
+    flag("device-read-bps", Kind::BpsDevice, "Limit of bytes read per second from a device"),
+    flag("device-read-iops", Kind::IopsDevice, "Limit of reads per second from a device"),
+    flag("device-write-bps", Kind::BpsDevice, "Limit of bytes written per second to a device"),
+    flag("device-write-iops", Kind::IopsDevice, "Limit of writes per second to a device"),
+    flag("dns", Kind::Ip, "DNS server"),
+    flag("dns-opt", Kind::List, "").spelling_of("dns-option"),
+    flag("dns-option", Kind::List, "Option for the resolver"),
+    flag("dns-search", Kind::Domain, "DNS search domain"),
+    flag("domainname", Kind::Text, "NIS domain name"),
+    flag("entrypoint", Kind::Text, "Program to run instead of the image's entrypoint"),
+    short('e', "env", Kind::Env, "Environment variable"),
+    flag("env-file", Kind::List, "File with environment variables"),
+    flag("expose", Kind::List, "Port or range of ports to expose"),
+    flag("gpus", Kind::Gpus, "GPUs to add ('all' for all of them)").since("1.40"),
+    flag("group-add", Kind::List, "Additional group"),
+    flag("health-cmd", Kind::Text, "Command that checks the health"),
+    flag("health-interval", Kind::Duration, "Time between checks (ms|s|m|h)").default("0s"),
+    flag("health-retries", Kind::Int, "Failures in a row that mean unhealthy"),
+    flag("health-start-interval", Kind::Duration, "Time between checks while starting (ms|s|m|h)")
+        .default("0s")
+        .since("1.44"),
+    flag("health-start-period", Kind::Duration, "Time to start before failures count (ms|s|m|h)")
+        .default("0s")
+        .since("1.29"),
+    flag("health-timeout", Kind::Duration, "Longest time for one check (ms|s|m|h)").default("0s"),
+    short('h', "hostname", Kind::Text, "Host name"),
+    flag("init", Kind::Bool, "Run an init that forwards signals and reaps processes").since("1.25"),
+    short('i', "interactive", Kind::Bool, "Keep stdin open even if it is not attached"),
+    flag("io-maxbandwidth", Kind::Bytes, "Limit of IO bandwidth of the system drive").windows(),
+    flag("io-maxiops", Kind::Uint64, "Limit of IO operations of the system drive").windows(),
+    flag("ip", Kind::Text, "IPv4 address"),
+    flag("ip6", Kind::Text, "IPv6 address"),
+    flag("ipc", Kind::Text, "IPC namespace"),
+    flag("isolation", Kind::Text, "Isolation technology"),
+    flag("kernel-memory", Kind::Bytes, "Limit of kernel memory"),
+    short('l', "label", Kind::Label, "Label"),
+    flag("label-file", Kind::List, "File with labels"),
+    flag("link", Kind::Link, "Link to another container"),
+    flag("link-local-ip", Kind::List, "Link-local address"),
+    flag("log-driver", Kind::Text, "Logging driver"),
+    flag("log-opt", Kind::List, "Option for the logging driver"),
+    flag("mac-address", Kind::Text, "Hardware address"),
+    flag("memory-swappiness", Kind::Int, "How readily to swap (0 to 100)").default("-1"),
+    flag("mount", Kind::Mount, "Filesystem to mount"),
+    flag("net", Kind::Network, "").spelling_of("network"),
+    flag("net-alias", Kind::List, "").spelling_of("network-alias"),
+    flag("network", Kind::Network, "Network to connect to"),
+    flag("network-alias", Kind::List, "Additional name on the network"),
+    flag("no-healthcheck", Kind::Bool, "Turn the image's health check off"),
+    flag("oom-kill-disable", Kind::Bool, "Never kill it for lack of memory"),
+    flag("oom-score-adj", Kind::Int, "How readily to kill it for lack of memory (-1000 to 1000)"),
+    flag("pid", Kind::Text, "PID namespace"),
+    flag("pids-limit", Kind::Int, "Limit of processes (-1 for none)"),
+    flag("privileged", Kind::Bool, "Give it all privileges"),
+    short('p', "publish", Kind::List, "Publish a port on the host"),
+    short('P', "publish-all", Kind::Bool, "Publish all exposed ports on random ones"),
+    flag("read-only", Kind::Bool, "Make the root filesystem read-only"),
+    flag("restart", Kind::Text, "Restart policy").default("no"),
+    flag("rm", Kind::Bool, "Remove the container and its anonymous volumes when it ends"),
+    flag("runtime", Kind::Text, "OCI runtime"),
+    flag("security-opt", Kind::List, "Security option"),
+    flag("shm-size", Kind::Bytes, "Size of /dev/shm"),
+    flag("stop-signal", Kind::Text, "Signal that stops it"),
+    flag("stop-timeout", Kind::Int, "Seconds to stop before it is killed").since("1.25"),
+    flag("storage-opt", Kind::List, "Option for the storage driver"),
+    flag("sysctl", Kind::Sysctl, "Kernel parameter"),
+    flag("tmpfs", Kind::List, "Directory to mount a tmpfs on"),
+    short('t', "tty", Kind::Bool, "Give it a terminal"),
+    flag("ulimit", Kind::Ulimit, "Resource limit"),
+    short('u', "user", Kind::Text, "User, and group (name|uid[:group|gid])"),
+    flag("userns", Kind::Text, "User namespace"),
+    flag("uts", Kind::Text, "UTS namespace"),
+    short('v', "volume", Kind::List, "Volume or directory to mount"),
+    flag("volume-driver", Kind::Text, "Volume driver"),
+    flag("volumes-from", Kind::List, "Container to take volumes from"),
+    short('w', "workdir", Kind::Text, "Working directory"),
+];
