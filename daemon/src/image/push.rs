@@ -21,7 +21,7 @@ use super::{Error, Image, Images, Reference, blobs::Known, config, unpack::RECIP
 use crate::{
     archive::{
         self,
-        chunks::{ChunkWriter, Chunks, Hashed, Sum, pipe},
+        chunks::{BodyWriter, Chunks, Hashed, Sum, body, pipe},
         recipe,
     },
     registry::{
@@ -206,7 +206,7 @@ impl Images {
                 .await?
                 .ok_or_else(|| Error::Lost("an upload was answered as a mount".into()))?,
         };
-        let (writer, source) = ChunkWriter::channel();
+        let (writer, source) = body();
         let (dir, wanted) = (self.snapshots().layer_dir(layer), layer.clone());
         let (diff_id, total, told) = (layer.diff_id.clone(), layer.size, Arc::clone(tell));
         let made = tokio::task::spawn_blocking(move || {
@@ -238,7 +238,7 @@ impl Images {
 fn compress(
     dir: &std::path::Path,
     layer: &snapshot::Layer,
-    mut output: ChunkWriter,
+    mut output: BodyWriter,
     tell: &mut dyn FnMut(u64),
 ) -> Result<Sum, Error> {
     let (mut writer, chunks) = pipe();
@@ -268,7 +268,7 @@ fn compress(
 /// Compresses a tar and returns its sum.
 fn squeeze(
     chunks: impl Chunks,
-    output: &mut ChunkWriter,
+    output: &mut BodyWriter,
     tell: &mut dyn FnMut(u64),
 ) -> Result<Sum, Error> {
     let mut hashed = Hashed::new(chunks).map_err(archive::Error::Input)?;
