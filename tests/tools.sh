@@ -29,5 +29,6 @@ need busybox busybox-static
 need curl curl
 unpack bin/busybox busybox-static
 unpack usr/bin/containerd containerd
+unpack usr/bin/docker-registry docker-registry
 command -v docker >/dev/null || unpack usr/bin/docker docker.io
 command -v systemd-analyze >/dev/null || need systemd-analyze systemd

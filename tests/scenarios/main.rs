@@ -11,6 +11,7 @@ mod health;
 mod image;
 mod lifecycle;
 mod network;
+mod registry;
 mod resources;
 mod run;
 mod security;

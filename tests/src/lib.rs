@@ -3,6 +3,7 @@
 mod client;
 mod daemon;
 mod host;
+mod registry;
 mod tools;
 mod wait;
 mod websocket;
@@ -10,6 +11,7 @@ mod websocket;
 pub use client::{Ran, run, run_with_stdin};
 pub use daemon::{Options, TestDaemon};
 pub use host::{NetworkNamespace, Traces};
-pub use tools::{binary, busybox, containerd, docker, repository, static_worker};
+pub use registry::{Answer, Asked, FakeRegistry, Registry, digest};
+pub use tools::{binary, busybox, containerd, docker, docker_registry, repository, static_worker};
 pub use wait::wait_for;
 pub use websocket::{Frame, WebSocket};

@@ -38,6 +38,11 @@ pub fn docker() -> PathBuf {
     first(vec!["/usr/local/bin/docker".into(), "/usr/bin/docker".into(), fetched("usr/bin/docker")])
 }
 
+/// Returns Debian's `docker-registry`.
+pub fn docker_registry() -> PathBuf {
+    first(vec![fetched("usr/bin/docker-registry"), "/usr/bin/docker-registry".into()])
+}
+
 /// Returns a static busybox.
 pub fn busybox() -> PathBuf {
     first(vec![fetched("bin/busybox"), "/bin/busybox".into(), "/usr/bin/busybox".into()])
