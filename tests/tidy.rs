@@ -103,7 +103,7 @@ fn the_engine_knows_neither_http_nor_json_text() {
 
 #[test]
 fn arrows_in_the_daemon_go_down_only() {
-    let lower = ["content", "snapshot", "archive", "event", "metadata"];
+    let lower = ["content", "snapshot", "archive", "event", "metadata", "registry"];
     let middle = ["container", "spec", "task", "image", "network", "volume"];
     for part in lower {
         let above: Vec<String> =

@@ -27,6 +27,7 @@ need ps procps
 need nsenter util-linux
 need busybox busybox-static
 need curl curl
+need openssl openssl
 unpack bin/busybox busybox-static
 unpack usr/bin/containerd containerd
 unpack usr/bin/docker-registry docker-registry

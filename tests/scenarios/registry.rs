@@ -579,7 +579,7 @@ fn a_busy_registry_is_asked_again_when_it_says() {
 }
 
 #[test]
-fn a_proxy_and_a_mirror_are_used_where_they_are_configured() {
+fn a_mirror_stands_for_docker_hub() {
     let options = Options {
         flags: vec!["--registry-mirror".into(), "http://127.0.0.1:5000/hub".into()],
         env: Vec::new(),
@@ -595,6 +595,94 @@ fn a_proxy_and_a_mirror_are_used_where_they_are_configured() {
     assert_eq!(daemon.docker(["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok(), "thing:1");
     let asked = mirror.asked();
     assert!(asked.iter().any(|asked| asked.path == "/hub/v2/library/thing/manifests/1"));
+}
+
+/// Makes a certificate authority, and certificates of it for the server and for a client.
+fn certificates(dir: &std::path::Path, address: &str) {
+    let openssl = |args: &str| {
+        run(Command::new("openssl").current_dir(dir).args(args.split(' '))).expect(0);
+    };
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 30 -subj /CN=test-ca",
+    );
+    for name in ["server", "client"] {
+        openssl(&format!(
+            "req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"
+        ));
+        std::fs::write(dir.join("extensions"), format!("subjectAltName=IP:{address}\n")).unwrap();
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out {name}.cert -days 30 -extfile extensions"
+        ));
+    }
+}
+
+#[test]
+fn a_registry_with_tls_is_trusted_by_its_authority_and_wants_our_certificate() {
+    const ADDRESS: &str = "10.99.0.1";
+    let etc = tempfile::tempdir().unwrap();
+    let file = etc.path().join("daemon.json");
+    std::fs::write(&file, "{}").unwrap();
+    let flags = vec!["--config-file".to_owned(), file.to_string_lossy().into_owned()];
+    let daemon = TestDaemon::with(Options { flags, env: Vec::new() });
+    daemon.import_busybox();
+    let address = format!("{ADDRESS}/32");
+    run(daemon.network().command("ip").args(["addr", "add", &address, "dev", "lo"])).expect(0);
+    certificates(etc.path(), ADDRESS);
+    let path = |name: &str| etc.path().join(name).display().to_string();
+    let tls = format!(
+        "  tls:\n    certificate: {}\n    key: {}\n    clientcas: ['{}']\n",
+        path("server.cert"),
+        path("server.key"),
+        path("ca.crt")
+    );
+    let registry = Registry::at(&daemon, &format!("{ADDRESS}:5443"), &tls);
+    let name = registry.name("a/b:1");
+    daemon.docker(["tag", "busybox", &name]).ok();
+    daemon.docker(["push", &name]).expect(1).says("invalid peer certificate: UnknownIssuer");
+    let trusted = etc.path().join(format!("certs.d/{ADDRESS}:5443"));
+    std::fs::create_dir_all(&trusted).unwrap();
+    std::fs::copy(path("ca.crt"), trusted.join("ca.crt")).unwrap();
+    daemon.docker(["push", &name]).expect(1);
+    for name in ["client.cert", "client.key"] {
+        std::fs::copy(path(name), trusted.join(name)).unwrap();
+    }
+    daemon.docker(["push", &name]).ok();
+    daemon.docker(["rmi", &name, "busybox"]).ok();
+    daemon.docker(["pull", "-q", &name]).ok();
+}
+
+#[test]
+fn a_proxy_leads_to_a_registry_that_is_not_on_loopback() {
+    let file = tempfile::tempdir().unwrap();
+    let path = file.path().join("daemon.json");
+    std::fs::write(&path, r#"{"insecure-registries": ["registry.test"]}"#).unwrap();
+    let daemon = TestDaemon::with(Options {
+        flags: vec!["--config-file".into(), path.to_string_lossy().into_owned()],
+        env: vec![
+            ("HTTP_PROXY".into(), "http://u:p@127.0.0.1:3128".into()),
+            ("HTTPS_PROXY".into(), "http://u:p@127.0.0.1:3128".into()),
+        ],
+    });
+    let image = served(&daemon, b"hello", "amd64");
+    let proxy = FakeRegistry::start(daemon.network(), 3128, move |asked| {
+        let mut asked = asked.clone();
+        // It has no way to where TLS is spoken.
+        match asked.path.strip_prefix("http://registry.test") {
+            Some(path) => asked.path = path.to_owned(),
+            None => return Answer::status(502),
+        }
+        image.answer(&asked)
+    });
+    daemon.docker(["pull", "-q", "registry.test/a/b:1"]).ok();
+    let asked = proxy.asked();
+    assert_eq!(
+        (asked[0].method.as_str(), asked[0].path.as_str()),
+        ("CONNECT", "registry.test:443")
+    );
+    assert_eq!(asked[0].header("proxy-authorization"), "Basic dTpw");
+    let manifest = "http://registry.test/v2/a/b/manifests/1";
+    let manifest = asked.iter().find(|asked| asked.path == manifest).unwrap();
+    assert_eq!(manifest.header("proxy-authorization"), "Basic dTpw");
 }
 
 #[test]

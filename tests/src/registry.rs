@@ -36,19 +36,24 @@ impl Registry {
 
     /// Starts one with more configuration.
     pub fn with(daemon: &TestDaemon, port: u16, more: &str) -> Self {
-        let data = daemon.path(&format!("registry-{port}"));
-        let config = daemon.path(&format!("registry-{port}.yml"));
+        Self::at(daemon, &format!("127.0.0.1:{port}"), more)
+    }
+
+    /// Starts one at an address of its own; `more` goes on below `http`.
+    pub fn at(daemon: &TestDaemon, address: &str, more: &str) -> Self {
+        let data = daemon.path(&format!("registry-{address}"));
+        let config = daemon.path(&format!("registry-{address}.yml"));
         let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp: {{addr: '127.0.0.1:{port}', secret: test}}\n{more}",
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\nhttp:\n  addr: '{address}'\n  secret: test\n{more}",
             data.display()
         );
         fs::write(&config, text).expect("a file can be written");
         let mut command = daemon.network().command(docker_registry());
-        let log = fs::File::create(daemon.path(&format!("registry-{port}.log")))
+        let log = fs::File::create(daemon.path(&format!("registry-{address}.log")))
             .expect("a file can be made");
         command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let process = command.spawn().expect("the registry starts");
-        let address = format!("127.0.0.1:{port}");
+        let address = address.to_owned();
         NetworkNamespace::enter(daemon.network().path(), || {
             wait_for("the registry", || TcpStream::connect(&address).ok());
         });

@@ -23,6 +23,8 @@ const ATTEMPTS: u32 = 5;
 const BACKOFF: Duration = Duration::from_millis(200);
 /// We do not wait longer than this for a registry that says when to come again.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// What a session may do that only fetches.
+const PULL: &str = "pull";
 /// The header that names a manifest. distribution-spec, "Pulling manifests".
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
@@ -129,7 +131,7 @@ impl Registries {
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => {}
             status => return Err(Error::Status(status).within(&Method::GET, url)),
         }
-        let actions = if push { "pull,push" } else { "pull" };
+        let actions = if push { "pull,push" } else { PULL };
         Ok(Session { registries: self.clone(), endpoint, path: path.to_owned(), auth, actions })
     }
 
@@ -219,7 +221,10 @@ impl Session {
         let mut request = request.clone();
         let header = self.auth.header(&inner.transport, &inner.config, scopes).await;
         let header = header.map_err(|error| match error {
-            Error::NoCredentials => error.within(&request.method, &request.url),
+            // dockerd names the request where it pulls, and only there.
+            Error::NoCredentials if self.actions == PULL => {
+                error.within(&request.method, &request.url)
+            }
             other => other,
         })?;
         if let Some(value) = header {

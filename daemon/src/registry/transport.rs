@@ -154,12 +154,26 @@ impl Transport {
         let client = self.client(config, &uri).map_err(within)?;
         let mut built = http::Request::new(body);
         *built.method_mut() = request.method.clone();
-        *built.uri_mut() = uri;
         *built.headers_mut() = request.headers.clone();
+        if let Some(value) = self.proxy_authorization(&uri) {
+            built.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
+        }
+        *built.uri_mut() = uri;
         if let Ok(agent) = HeaderValue::from_str(&self.user_agent) {
             built.headers_mut().insert(header::USER_AGENT, agent);
         }
         client.request(built).await.map_err(|error| within(connection_error(error)))
+    }
+
+    /// What a proxy wants with a request that it sees; a tunnel was paid for when it was opened.
+    fn proxy_authorization(&self, uri: &Uri) -> Option<HeaderValue> {
+        if uri.scheme_str() != Some("http") {
+            return None;
+        }
+        let proxy = self.proxies.towards(false, uri.host()?, uri.port_u16().unwrap_or(80))?;
+        let mut value = HeaderValue::from_str(proxy.authorization.as_deref()?).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 
     fn client(&self, config: &Config, uri: &Uri) -> Result<HttpClient, Error> {

@@ -289,6 +289,35 @@ impl<C: Chunks> Chunks for Limited<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::Database;
+
+    struct Pieces(Vec<usize>);
+
+    impl Chunks for Pieces {
+        fn next(&mut self) -> io::Result<Option<Bytes>> {
+            Ok(self.0.pop().map(|length| Bytes::from(vec![0; length])))
+        }
+    }
+
+    #[test]
+    fn a_tar_that_is_too_much_for_its_blob_ends_with_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("meta.redb")).unwrap();
+        let snapshots = Snapshots::open(&dir.path().join("snapshots"), &database).unwrap();
+        let mut tar = Limited { inner: Pieces(vec![1, 60, 40]), limit: 100, passed: 0, snapshots };
+        assert_eq!(tar.next().unwrap().unwrap().len(), 40);
+        assert_eq!(tar.next().unwrap().unwrap().len(), 60);
+        let error = archive::Error::from_input(tar.next().unwrap_err());
+        assert!(matches!(error, archive::Error::Bomb(100)), "{error}");
+        assert_eq!(error.kind(), Kind::InvalidArgument);
+    }
+
+    #[test]
+    fn what_a_blob_may_unpack_to_follows_its_size() {
+        assert_eq!(limit(0), 1 << 30);
+        assert_eq!(limit(1 << 20), (1 << 30) + (300 << 20));
+        assert_eq!(limit(u64::MAX), u64::MAX);
+    }
 
     #[test]
     fn layers_are_told_by_their_media_type() {
