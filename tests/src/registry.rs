@@ -224,8 +224,10 @@ fn write(mut stream: &TcpStream, asked: &Asked, answer: &Answer) -> std::io::Res
         return Ok(());
     }
     stream.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())])?;
-    while answer.endless {
-        stream.write_all(&answer.body)?;
+    if answer.endless {
+        loop {
+            stream.write_all(&answer.body)?;
+        }
     }
     Ok(())
 }
