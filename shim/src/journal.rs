@@ -16,8 +16,8 @@ use cleat_proto::{
 };
 use tokio::sync::mpsc;
 
-/// Beyond this the older half is dropped, but for what says where the container stands ([`standing`]).
-const LIMIT_BYTES: u64 = 1 << 20;
+/// It lies in memory. Beyond this the older half is dropped, but for what says where the container stands ([`standing`]).
+const LIMIT_BYTES: u64 = 128 << 10;
 
 /// How many probes' results the API shows.
 const SHOWN_PROBES: usize = 5;
@@ -186,13 +186,13 @@ mod tests {
     fn the_journal_stays_short() {
         let directory = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(directory.path()).unwrap();
-        for _ in 0..30_000 {
+        for _ in 0..6_000 {
             journal.append(What::ExecExited { exec_id: "e".repeat(64), status: 0 });
         }
         let text = fs::read(directory.path().join(journal::FILE_NAME)).unwrap();
         assert!(text.len() as u64 <= LIMIT_BYTES);
         let kept: Vec<_> = entries(&text).map(|(seq, _)| seq).collect();
-        assert_eq!(kept.last(), Some(&30_000));
+        assert_eq!(kept.last(), Some(&6_000));
         assert!(kept.windows(2).all(|pair| pair[1] == pair[0] + 1));
     }
 
@@ -212,7 +212,7 @@ mod tests {
             });
         }
         journal.append(What::Paused);
-        for _ in 0..30_000 {
+        for _ in 0..6_000 {
             journal.append(What::ExecExited { exec_id: "e".repeat(64), status: 0 });
         }
         let text = fs::read(directory.path().join(journal::FILE_NAME)).unwrap();
