@@ -89,6 +89,11 @@ impl Store {
         let failed =
             |error: std::io::Error| go::path_error("mkdir", &directory.to_string_lossy(), &error);
         std::fs::create_dir_all(&directory).map_err(failed)?;
+        write_atomically(&directory.join("meta.json"), Self::metadata(context).as_bytes())
+    }
+
+    /// What is kept of a context, as JSON.
+    pub fn metadata(context: &Context) -> String {
         let mut metadata = serde_json::Map::new();
         if !context.description.is_empty() {
             metadata.insert("Description".into(), context.description.as_str().into());
@@ -98,7 +103,7 @@ impl Store {
             "Metadata": metadata,
             "Endpoints": {"docker": {"Host": context.host, "SkipTLSVerify": false}},
         });
-        write_atomically(&directory.join("meta.json"), meta.to_string().as_bytes())
+        meta.to_string()
     }
 
     /// Removes a context; there may be none.
@@ -139,7 +144,11 @@ impl Store {
     }
 }
 
-fn parse(content: &[u8]) -> Result<Context, String> {
+/// Reads what is kept of a context.
+///
+/// # Errors
+/// It is no JSON.
+pub fn parse(content: &[u8]) -> Result<Context, String> {
     let meta: Value = serde_json::from_slice(content).map_err(|error| error.to_string())?;
     Ok(Context {
         name: meta.at("Name").text().to_owned(),

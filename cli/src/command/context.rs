@@ -1,6 +1,6 @@
 //! `context`: named addresses of daemons in the configuration directory.
 //!
-//! Left out: TLS material, export and import.
+//! Left out: TLS material.
 
 use super::{handler, joined, list};
 use crate::cli::{Arity, Call, Command};
@@ -88,12 +88,13 @@ pub static USE: Command = Command {
     run: handler!(use_context),
 };
 
-fn store(call: &Call) -> Store {
+/// The contexts of the configuration directory.
+pub fn store(call: &Call) -> Store {
     Store::new(&call.app.directory)
 }
 
 /// A context by name; `default` is made of what the command line and the environment say.
-fn find(call: &Call, name: &str) -> Outcome<Context> {
+pub fn find(call: &Call, name: &str) -> Outcome<Context> {
     if name == "default" {
         let host = call.app.default_host().map_err(|reason| {
             Error::Message(format!("unable to resolve docker endpoint: {reason}"))
@@ -291,6 +292,10 @@ async fn inspect(call: Call) -> Outcome {
             let template = crate::output::template::Template::parse(text).map_err(|error| {
                 Error::Status { message: format!("template parsing error: {error}"), code: 64 }
             })?;
+            if found.is_empty() {
+                // Docker's inspect ends its output with a line, also when there is none.
+                print::line("");
+            }
             for text in found {
                 let value: Value =
                     serde_json::from_str(&text).map_err(|error| error.to_string())?;

@@ -5,6 +5,7 @@ mod commit;
 mod container;
 mod container_flags;
 mod context;
+mod context_transfer;
 mod cp;
 mod df;
 mod diff;
@@ -95,6 +96,8 @@ pub static ENTRIES: &[Entry] = &[
         "Named addresses of daemons",
         &[
             entry("create", &context::CREATE),
+            entry("export", &context_transfer::EXPORT),
+            entry("import", &context_transfer::IMPORT),
             entry("inspect", &context::INSPECT),
             entry_also("ls", &["list"], &context::LS),
             entry_also("rm", &["remove"], &context::RM),
