@@ -4,7 +4,7 @@
 
 before() {
   install_cleat
-  systemctl start cleat.socket cleat.service
+  systemctl restart cleat.socket cleat.service
   import_busybox
   docker run -d --name always --restart always busybox sh -c 'echo hello; sleep 1000' >/dev/null
   docker run -d --name plain busybox sh -c 'echo hello; sleep 1000' >/dev/null

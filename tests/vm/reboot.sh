@@ -4,7 +4,7 @@
 
 before() {
   install_cleat
-  systemctl start cleat.socket cleat.service
+  systemctl restart cleat.socket cleat.service
   import_busybox
   # Each writes a line when it is told to end, and ends.
   local script='trap "echo bye; exit 3" TERM; echo hello; while :; do sleep 0.2; done'

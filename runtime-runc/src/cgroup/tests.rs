@@ -179,6 +179,55 @@ fn limits_reach_the_kernel_and_can_be_raised_and_lowered() {
     }
 }
 
+/// On a host with v2 alone (`make test-vm`); the numbers are the kernel's own wording of what was asked for.
+#[test]
+fn what_was_asked_for_is_in_the_files_of_v2() {
+    let scratch = Scratch::new("v2");
+    if !scratch.0.is_pure_v2() {
+        return;
+    }
+    let disks = fs::read_dir("/sys/block").unwrap().flatten();
+    let disk = disks.map(|disk| fs::read_to_string(disk.path().join("dev")).unwrap()).next();
+    let disk = disk.unwrap().trim().to_owned();
+    let (major, minor) = disk.split_once(':').unwrap();
+    let (major, minor): (u64, u64) = (major.parse().unwrap(), minor.parse().unwrap());
+    let rate = |rate: u64| serde_json::json!([{"major": major, "minor": minor, "rate": rate}]);
+    let asked = serde_json::json!({
+        "memory": {"limit": 64 << 20, "swap": 96 << 20, "reservation": 32 << 20},
+        "cpu": {"shares": 1024, "quota": 50_000, "period": 100_000, "burst": 10_000, "cpus": "0", "mems": "0"},
+        "pids": {"limit": 77},
+        "blockIO": {
+            "weight": 500, "throttleReadBpsDevice": rate(1 << 20), "throttleWriteBpsDevice": rate(2 << 20),
+            "throttleReadIOPSDevice": rate(30), "throttleWriteIOPSDevice": rate(40),
+        },
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}],
+        "unified": {"memory.high": "52428800", "cgroup.max.descendants": "5"},
+    });
+    scratch.0.apply(&serde_json::from_value(asked).unwrap()).unwrap();
+    let io = format!("{disk} rbps=1048576 wbps=2097152 riops=30 wiops=40");
+    for (file, expected) in [
+        ("memory.max", "67108864"),
+        ("memory.swap.max", "33554432"),
+        ("memory.low", "33554432"),
+        ("memory.high", "52428800"),
+        ("cpu.weight", "100"),
+        ("cpu.max", "50000 100000"),
+        ("cpu.max.burst", "10000"),
+        ("cpuset.cpus", "0"),
+        ("cpuset.mems", "0"),
+        ("pids.max", "77"),
+        ("io.max", &io),
+        ("io.weight", "default 4950"),
+        ("hugetlb.2MB.max", "4194304"),
+        ("cgroup.max.descendants", "5"),
+    ] {
+        assert_eq!(scratch.read("", file), expected, "{file}");
+    }
+    let wrong = serde_json::json!({"unified": {"nothing.max": "1"}});
+    let error = scratch.0.update(&serde_json::from_value(wrong).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("controller \"nothing\" not available"), "{error}");
+}
+
 #[test]
 fn shares_out_of_range_name_the_bound() {
     let scratch = Scratch::new("shares");
