@@ -13,7 +13,7 @@ use crate::process::{self, Finish};
 use crate::seccomp::Filter;
 use crate::spec::{self, Process, Spec, User};
 use crate::state::{self, Container, FILTER, Status};
-use crate::{Global, affinity, agent, console, create, log, lsm, selfexe};
+use crate::{Global, affinity, agent, console, create, log, lsm, rootless, selfexe};
 use cleat_sys::clone::{Fork, fork};
 use cleat_sys::pidfd::PidFd;
 use cleat_sys::process::set_namespaces;
@@ -73,7 +73,7 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
         Error::State(format!("error adding pid {pid} to cgroups: {}", Error::from(error)))
     })?;
     let filter = filter_of(&container)?;
-    let own = cleat_sys::capability::get().context(|| "capget".to_owned())?.permitted;
+    let own = rootless::capabilities()?;
     let none = Default::default();
     let lists = process
         .capabilities
@@ -88,6 +88,7 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
         container: &container,
         process: &process,
         init: &init,
+        rootless: rootless::is_rootless(),
         joiner: joiner.as_ref(),
         console,
         finish: Finish {
@@ -221,6 +222,7 @@ struct Child<'a> {
     container: &'a Container,
     process: &'a Process,
     init: &'a PidFd,
+    rootless: bool,
     joiner: Option<&'a Joiner>,
     console: Option<console::Taker>,
     finish: Finish<'a>,
@@ -233,9 +235,11 @@ fn start(child: Child<'_>, cgroup: Option<&Cgroup>) -> Result<(nix::unistd::Pid,
     let namespaces = child.container.state.cleat.namespaces;
     let user = namespaces & libc::CLONE_NEWUSER != 0;
     let container = child.container;
-    if namespaces & libc::CLONE_NEWPID != 0 {
+    // Who is not root has rights in the container's namespaces only once they are in that of its users.
+    let first = if child.rootless { libc::CLONE_NEWUSER } else { 0 } & namespaces;
+    if (namespaces & libc::CLONE_NEWPID) | first != 0 {
         // A PID namespace is entered by children only.
-        set_namespaces(child.init, libc::CLONE_NEWPID).context(what)?;
+        set_namespaces(child.init, (namespaces & libc::CLONE_NEWPID) | first).context(what)?;
     }
     // Somebody in a user namespace of its own could not leave our cgroup: then we move it.
     let into = if user { None } else { child.joiner.and_then(|joiner| joiner.clone_into()) };
@@ -320,6 +324,10 @@ fn become_program(mut child: Child<'_>, channel: Channel) -> ! {
 }
 
 fn prepare(child: &mut Child<'_>, channel: &Channel) -> Result<process::Program> {
+    if child.rootless {
+        // Of a process that is not dumpable only root may write it.
+        process::set_oom_score(child.process.oom_score_adj, child.finish.own_capabilities)?;
+    }
     cleat_sys::process::set_dumpable(false).context(|| "prctl(SET_DUMPABLE)".to_owned())?;
     log::debug(|| "nsexec container setup".to_owned());
     log::debug(|| "child process in init()".to_owned());
@@ -342,10 +350,13 @@ fn prepare(child: &mut Child<'_>, channel: &Channel) -> Result<process::Program>
         // Whoever called us may have been pinned to some CPU.
         affinity::reset();
     }
-    // Through the host's /proc, while it is there.
-    process::set_oom_score(child.process.oom_score_adj, child.finish.own_capabilities)?;
+    if !child.rootless {
+        // Through the host's /proc, while it is there.
+        process::set_oom_score(child.process.oom_score_adj, child.finish.own_capabilities)?;
+    }
     lsm::apply(child.process)?;
-    let kinds = namespaces & !libc::CLONE_NEWPID;
+    let entered = if child.rootless { libc::CLONE_NEWUSER } else { 0 };
+    let kinds = namespaces & !libc::CLONE_NEWPID & !entered;
     match set_namespaces(child.init, kinds) {
         Err(Errno::ESRCH) => return Err(stopped()),
         other => other.context(|| "failed to setns".to_owned())?,

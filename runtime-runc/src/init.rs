@@ -34,6 +34,7 @@ pub struct Plan<'a> {
     pub bundle: &'a Path,
     pub rootfs: &'a Path,
     pub no_pivot: bool,
+    pub rootless: bool,
     pub layers: Option<&'a [Layer]>,
     pub namespaces: &'a Namespaces,
     pub joiner: Option<&'a Joiner>,
@@ -114,8 +115,16 @@ fn wait_for_start(fifo: OwnedFd) -> Result<u8> {
 }
 
 fn set_up(plan: &mut Plan<'_>, channel: &Channel) -> Result<Program> {
-    cleat_sys::process::set_dumpable(false).context(|| "prctl(SET_DUMPABLE)".to_owned())?;
-    enter_namespaces(plan, channel)?;
+    let close =
+        || cleat_sys::process::set_dumpable(false).context(|| "prctl(SET_DUMPABLE)".to_owned());
+    if plan.rootless {
+        // Our parent could not write what is not ours; whoever is in the namespaces already is the same user.
+        enter_namespaces(plan, channel)?;
+        close()?;
+    } else {
+        close()?;
+        enter_namespaces(plan, channel)?;
+    }
     nix::unistd::setsid().context(|| "setsid".to_owned())?;
     if let Some(name) = &plan.keyring
         && let Err(errno) = keyring::join_session(name)
@@ -174,6 +183,8 @@ fn site<'a>(plan: &Plan<'a>, fetch: &'a dyn Fn(usize) -> Result<OwnedFd>) -> Sit
         layers: plan.layers,
         cgroups: plan.cgroup_paths,
         user_namespace: plan.namespaces.has_user(),
+        // Before the mappings take effect; 0 in there is somebody else out here.
+        rootless: plan.rootless,
         own_mounts: plan.namespaces.all() & libc::CLONE_NEWNS != 0,
         no_pivot: plan.no_pivot,
         fetch,

@@ -5,8 +5,8 @@
 //! list, ps), `features.rs` (features, spec). What they share: `spec.rs` (the configuration), `state.rs` (what is remembered), `channel.rs` (parent and child), `process.rs` (the
 //! last steps before a program), `rootfs/`, `cgroup/`, `seccomp/`.
 //!
-//! One thread and no runtime: code after `clone3` is as sound as before. Deliberately absent: the systemd cgroup driver, rootless
-//! mode, Intel RDT; asking for them is an error.
+//! One thread and no runtime: code after `clone3` is as sound as before. Deliberately absent: the systemd cgroup driver,
+//! Intel RDT; asking for them is an error.
 
 #[allow(dead_code)]
 mod cgroup;
@@ -40,6 +40,7 @@ mod namespace;
 mod pause;
 mod process;
 mod rootfs;
+mod rootless;
 mod run;
 mod selfexe;
 mod spec;
@@ -113,10 +114,15 @@ fn begin(words: &[String]) -> Result<Option<(Global, String, Vec<String>)>> {
     log::open(path.as_deref(), json, arguments.has("debug"))
         .map_err(|error| Error::Invalid(format!("cannot open the log: {error}")))?;
     arguments.refuse(&["systemd-cgroup"])?;
-    if !matches!(arguments.value("rootless"), None | Some("auto" | "false")) {
-        return Err(Error::Usage("--rootless is not supported by cleat-runc".to_owned()));
+    match arguments.value("rootless") {
+        None | Some("auto") => {}
+        // Who we are decides, not what we are told: with the rights there are, nothing else would work.
+        Some("true" | "1") if rootless::is_rootless() => {}
+        Some("false" | "0") if !rootless::is_rootless() => {}
+        Some(other) => return Err(Error::Usage(format!("--rootless={other} is not what this is"))),
     }
-    let root = arguments.path("root").unwrap_or_else(|| DEFAULT_ROOT.into());
+    let default = || rootless::default_root().unwrap_or_else(|| DEFAULT_ROOT.into());
+    let root = arguments.path("root").unwrap_or_else(default);
     let root = std::path::absolute(&root).map_err(|error| Error::Invalid(error.to_string()))?;
     fault::arm(&root);
     if let Some(parent) = arguments.number("die-with")? {

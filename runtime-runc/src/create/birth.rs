@@ -7,6 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::init::{self, Plan};
 use crate::namespace::{self, Namespaces};
 use crate::process;
+use crate::rootless;
 use crate::spec::{Process, Spec};
 use cleat_sys::clone::{Fork, fork};
 use cleat_sys::pidfd::PidFd;
@@ -62,11 +63,11 @@ fn start_in_user_namespace(
         Fork::Child => {
             drop(channel);
             std::mem::forget(std::mem::take(undo));
-            // Others' namespaces first, while we still have the right to; the user namespace last.
-            let entered = plan
-                .namespaces
-                .enter(!libc::CLONE_NEWUSER)
-                .and_then(|()| plan.namespaces.enter(libc::CLONE_NEWUSER));
+            // Others' namespaces first, while we still have the right to; the user namespace last. Who is not root has the right to
+            // others' only once they are in it.
+            let user = libc::CLONE_NEWUSER;
+            let order = if rootless::is_rootless() { [user, !user] } else { [!user, user] };
+            let entered = order.into_iter().try_for_each(|kinds| plan.namespaces.enter(kinds));
             let forked =
                 entered.and_then(|()| fork(flags | libc::CLONE_PARENT, None).context(what));
             match forked {
@@ -116,7 +117,9 @@ pub(super) fn admit(
         let path = format!("/proc/{init}/{file}");
         std::fs::write(&path, text).context(|| format!("failed to write {path}"))
     };
-    if namespaces.makes(libc::CLONE_NEWUSER) {
+    if namespaces.makes(libc::CLONE_NEWUSER) && rootless::is_rootless() {
+        rootless::map_ids(init.as_raw(), spec)?;
+    } else if namespaces.makes(libc::CLONE_NEWUSER) {
         write("gid_map", &namespace::id_map(&spec.linux.gid_mappings))?;
         write("uid_map", &namespace::id_map(&spec.linux.uid_mappings))?;
     }

@@ -12,7 +12,7 @@ use crate::namespace::{self, Namespaces};
 use crate::seccomp::{self, Filter};
 use crate::spec::{Process, Spec};
 use crate::state::{self, Config, Container, Extra, FIFO, FILTER, State};
-use crate::{Global, fault, log, process, sysctl};
+use crate::{Global, fault, log, process, rootless, sysctl};
 use cleat_sys::fdpass;
 use cleat_sys::pidfd::PidFd;
 use nix::sys::stat::Mode;
@@ -115,8 +115,8 @@ impl Draft {
         }
         let namespaces = Namespaces::new(&spec.linux)?;
         sysctl::check(spec, &namespaces)?;
-        let own_capabilities =
-            cleat_sys::capability::get().context(|| "capget".to_owned())?.permitted;
+        rootless::check(spec)?;
+        let own_capabilities = rootless::capabilities()?;
         let (capabilities, unknown) =
             Masks::new(&process.capabilities.clone().unwrap_or_default(), own_capabilities);
         if !unknown.is_empty() {
@@ -188,8 +188,9 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
         rootfs: &draft.rootfs,
         layers: request.layers.as_deref(),
         no_pivot: request.no_pivot,
+        rootless: rootless::is_rootless(),
         namespaces: &draft.namespaces,
-        joiner: Some(&joiner),
+        joiner: joiner.as_ref(),
         cgroup_paths: &cgroup_paths,
         filter: draft.filter.as_ref(),
         console: draft.console.take(),
@@ -257,7 +258,10 @@ pub fn make_cgroup(
     spec: &Spec,
     id: &str,
     undo: &mut Undo,
-) -> Result<(BTreeMap<String, String>, Joiner)> {
+) -> Result<(BTreeMap<String, String>, Option<Joiner>)> {
+    if rootless::can_do_without_cgroup(spec) {
+        return Ok((BTreeMap::new(), None));
+    }
     let cgroup = Cgroup::new(spec.linux.cgroups_path.as_deref(), id)?;
     if cgroup.exists() {
         let count = cgroup.pids()?.len();
@@ -269,8 +273,14 @@ pub fn make_cgroup(
     if cgroup.stops_newcomers()? {
         return Err(Error::Invalid("container's cgroup unexpectedly frozen".to_owned()));
     }
-    cgroup.create()?;
-    let made = (cgroup.paths(), cgroup.joiner()?);
+    let text = "unable to apply cgroup configuration: rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
+    match cgroup.create() {
+        Err(error) if rootless::is_rootless() => {
+            return Err(Error::Invalid(format!("{text}: {}", Error::from(error))));
+        }
+        done => done?,
+    }
+    let made = (cgroup.paths(), Some(cgroup.joiner()?));
     undo.cgroup = Some(cgroup);
     Ok(made)
 }

@@ -31,7 +31,15 @@ pub(super) fn mount(
     );
     let host = host.context(|| format!("open {HOST}"))?;
     if path::lies_on(&host, CGROUP2_SUPER_MAGIC).context(|| "statfs".to_owned())? {
-        let made = new_mount("cgroup2", "cgroup", &[], options.new_mount())?;
+        let made = match new_mount("cgroup2", "cgroup", &[], options.new_mount()) {
+            // Without a cgroup namespace of one's own it takes the host's root: then what the host shows, as it is.
+            Err(_) if mounter.site.rootless => {
+                let tree = mountapi::clone_tree_at(&host, true).context(|| "bind".to_owned())?;
+                adjust(&tree, options).context(|| "bind".to_owned())?;
+                tree
+            }
+            made => made?,
+        };
         return mountapi::attach(made, target).context(|| "move_mount".to_owned());
     }
     let read_only = options.own.set & attr::RDONLY;

@@ -52,6 +52,8 @@ pub struct Site<'a> {
     /// The container's directory in each cgroup hierarchy.
     pub cgroups: &'a BTreeMap<String, String>,
     pub user_namespace: bool,
+    /// The host's root has no part in it.
+    pub rootless: bool,
     /// The mount namespace is the container's own.
     pub own_mounts: bool,
     pub no_pivot: bool,

@@ -174,7 +174,7 @@ impl Mounter<'_> {
                 "bind mounts cannot have any filesystem-specific options applied: {data}"
             )));
         }
-        if self.site.user_namespace || options.idmap(mount).is_some() {
+        if (self.site.user_namespace && !self.site.rootless) || options.idmap(mount).is_some() {
             return (self.site.fetch)(index);
         }
         let source = self.site.bundle.join(&mount.source);
