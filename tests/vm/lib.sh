@@ -9,7 +9,8 @@ check() { # WHAT EXPECTED ACTUAL
 }
 
 wait_for() { # WHAT COMMAND: until it succeeds, a minute at most
-  for _ in $(seq 120); do eval "$2" >/dev/null 2>&1 && return; sleep 0.5; done
+  local end=$((SECONDS + 60))
+  while [ $SECONDS -lt $end ]; do eval "$2" >/dev/null 2>&1 && return; sleep 0.2; done
   check "$1" within "a minute in vain"
 }
 
@@ -29,17 +30,18 @@ import_busybox() {
   tar -C "$tree" -c . | docker import -c 'CMD ["sh"]' - busybox:latest >/dev/null; rm -rf "$tree"
 }
 
-# What of containers is on the host, the daemon's own directories aside.
+# What of containers is on the host. Network namespaces that wait for their container are the daemon's.
 leftovers() {
   find /sys/fs/cgroup -path '*cleat*' -name '????????????????????????????????????????????????????????????????'
-  ls /run/cleat/tasks 2>/dev/null || true
+  ls -d /run/cleat/tasks/*/* 2>/dev/null || true
   pgrep -a containerd-shim || true
-  ip -o link | grep -E 'veth|master cleat' || true
+  ip -o link | grep veth | grep -v 'alias cleat:ready' || true
   grep -E '/var/lib/cleat/(snapshots|containers)' /proc/self/mountinfo || true
 }
 
 # Ends take a moment after their answer.
 none_left() {
-  for _ in $(seq 120); do [ -n "$(leftovers)" ] || break; sleep 0.5; done
+  local end=$((SECONDS + 60))
+  while [ $SECONDS -lt $end ] && [ -n "$(leftovers)" ]; do sleep 0.2; done
   check "nothing is left" "" "$(leftovers)"
 }
