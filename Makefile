@@ -46,6 +46,7 @@ install: build
 	install -D -m 755 $(SMALL)/containerd-shim-cleat-v1 $(DESTDIR)$(PREFIX)/bin/containerd-shim-cleat-v1
 	install -D -m 755 $(SMALL)/cleat-runc $(DESTDIR)$(PREFIX)/bin/cleat-runc
 	install -D -m 644 deploy/systemd/cleat.socket $(DESTDIR)/usr/lib/systemd/system/cleat.socket
+	install -D -m 644 deploy/systemd/cleat.sysusers $(DESTDIR)/usr/lib/sysusers.d/cleat.conf
 	install -d $(DESTDIR)/usr/lib/systemd/system
 	sed 's,/usr/bin/cleatd,$(PREFIX)/bin/cleatd,' deploy/systemd/cleat.service > $(DESTDIR)/usr/lib/systemd/system/cleat.service
 

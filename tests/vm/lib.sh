@@ -19,7 +19,7 @@ main_pid() { systemctl show -p MainPID --value cleat.service; }
 
 install_cleat() {
   cp -a --remove-destination "$repository/install/." /
-  getent group docker >/dev/null || groupadd --system docker
+  systemd-sysusers
   systemctl daemon-reload
   systemctl enable -q cleat.socket cleat.service
 }
