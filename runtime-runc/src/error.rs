@@ -81,7 +81,10 @@ impl From<crate::cgroup::Error> for Error {
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
-            text = format!("{text}: {cause}");
+            // The kernel's answers read as everywhere here.
+            let errno = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+            let cause_text = errno.map_or(cause.to_string(), |raw| reason(Errno::from_raw(raw)));
+            text = format!("{text}: {cause_text}");
             source = cause.source();
         }
         Self::Invalid(text)

@@ -75,6 +75,11 @@ pub fn run(mut plan: Plan<'_>, channel: Channel) -> ! {
 /// Waits for the start, and becomes the program.
 fn execute(mut plan: Plan<'_>, channel: Channel, program: &Program) -> Result<Infallible> {
     log::debug(|| "init: closing the pipe to signal completion".to_owned());
+    if plan.rootless {
+        // The user has no right to enter what is not dumpable. There is nothing in here any more that the container has not.
+        let open = cleat_sys::process::set_dumpable(true);
+        open.context(|| "prctl(SET_DUMPABLE)".to_owned())?;
+    }
     match plan.fifo.take() {
         Some(fifo) => {
             // Nobody should need SIGKILL for a container that was never started.

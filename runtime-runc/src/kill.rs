@@ -32,7 +32,14 @@ pub fn run(global: &Global, words: &[String]) -> Result<()> {
 }
 
 fn kill_all(container: &Container, signal: i32) -> Result<()> {
-    let cgroup = container.need_cgroup()?;
+    let Some(cgroup) = container.cgroup().transpose()? else {
+        // Nobody knows of others; gone already is as good.
+        let sent = container.open_init()?.map_or(Ok(()), |init| init.send_signal(signal));
+        return match sent {
+            Err(Errno::ESRCH) => Ok(()),
+            sent => sent.context(|| "unable to signal init".to_owned()),
+        };
+    };
     if signal == libc::SIGKILL {
         return Ok(cgroup.kill()?);
     }

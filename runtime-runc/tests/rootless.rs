@@ -7,7 +7,7 @@ mod common;
 use common::{Bundle, succeeded};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -43,8 +43,10 @@ fn give(path: &Path) {
 fn worker(bundle: &Bundle) -> Command {
     let copy = bundle.directory.join("worker");
     if !copy.exists() {
-        fs::copy(bundle.worker().get_program(), &copy).unwrap();
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a child that another test forks just now would hold it open for writing, and it could not be executed.
+        let program = bundle.worker().get_program().to_owned();
+        let mut install = Command::new("install");
+        assert!(install.args(["-m", "755"]).arg(program).arg(&copy).status().unwrap().success());
     }
     let mut command = Command::new(copy);
     command.arg("--root").arg(bundle.directory.join("state")).uid(USER).gid(USER);
@@ -86,6 +88,25 @@ fn a_user_s_container_takes_execs_and_is_removed() {
     assert_eq!(succeeded(verb("exec", &[], &look)), "0\n/bin/busybox\n");
     succeeded(verb("delete", &["--force"], &[]));
     assert!(!verb("state", &[], &[]).status.success());
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_user_s_created_container_takes_an_exec_and_every_signal() {
+    let bundle = bundle("exec sleep 1000");
+    bundle.write();
+    let verb = |verb: &str, flags: &[&str], rest: &[&str]| {
+        worker(&bundle).arg(verb).args(flags).arg(&bundle.id).args(rest).output().unwrap()
+    };
+    let mut create = worker(&bundle);
+    create.args(["create", &bundle.id]).stdout(Stdio::null());
+    assert!(create.status().unwrap().success());
+    assert_eq!(succeeded(verb("exec", &[], &["/bin/id", "-u"])), "0\n");
+    succeeded(verb("kill", &["--all"], &["KILL"]));
+    bundle.wait_for_status("stopped");
+    // There is nobody left, which is what was wanted.
+    succeeded(verb("kill", &["--all"], &["KILL"]));
+    succeeded(verb("delete", &[], &[]));
     bundle.assert_nothing_left();
 }
 

@@ -260,6 +260,12 @@ pub fn make_cgroup(
     undo: &mut Undo,
 ) -> Result<(BTreeMap<String, String>, Option<Joiner>)> {
     if rootless::can_do_without_cgroup(spec) {
+        if spec.linux.namespaces.iter().all(|namespace| namespace.kind != "pid") {
+            log::warn(
+                "a container with neither a cgroup nor a PID namespace of its own: nobody can kill all of its processes for sure. \
+                Such configuration is strongly discouraged",
+            );
+        }
         return Ok((BTreeMap::new(), None));
     }
     let cgroup = Cgroup::new(spec.linux.cgroups_path.as_deref(), id)?;
