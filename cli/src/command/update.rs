@@ -9,7 +9,7 @@ use crate::cli::{Arity, Call, Command};
 use crate::client::Query;
 use crate::error::Outcome;
 use crate::flags::{Flag, Kind, flag};
-use crate::opts::restart;
+use crate::opts::{container, restart};
 use crate::print;
 
 pub static UPDATE: Command = Command {
@@ -84,21 +84,8 @@ async fn run(call: Call) -> Outcome {
     }
     let restart_policy = restart::parse(flags.text("restart"))?;
     let limits = HostConfig {
-        blkio_weight: flags.int("blkio-weight") as u16,
-        cpu_period: flags.int("cpu-period"),
-        cpu_quota: flags.int("cpu-quota"),
-        cpu_realtime_period: flags.int("cpu-rt-period"),
-        cpu_realtime_runtime: flags.int("cpu-rt-runtime"),
-        cpuset_cpus: flags.text("cpuset-cpus").into(),
-        cpuset_mems: flags.text("cpuset-mems").into(),
-        cpu_shares: flags.int("cpu-shares"),
-        memory: flags.bytes("memory"),
-        memory_reservation: flags.bytes("memory-reservation"),
-        memory_swap: flags.bytes("memory-swap"),
-        kernel_memory: flags.bytes("kernel-memory"),
-        nano_cpus: flags.int("cpus"),
         pids_limit: Some(flags.int("pids-limit")).filter(|limit| *limit != 0),
-        ..HostConfig::default()
+        ..container::limits::changeable(flags)
     };
     let serde_json::Value::Object(all) = serde_json::to_value(&limits).unwrap_or_default() else {
         return Err("cannot write the limits as JSON".into());

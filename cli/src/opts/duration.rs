@@ -1,5 +1,7 @@
 //! Durations in Go's notation: `1m30s`, `500ms`.
 
+use cleat_proto::docker::go_duration::{self, Error};
+
 use crate::go;
 
 /// Reads a duration in nanoseconds.
@@ -7,49 +9,13 @@ use crate::go;
 /// # Errors
 /// In the words of Go's `time.ParseDuration`.
 pub fn parse(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {}", go::quote(text));
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total = 0f64;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, after) = rest.split_at(digits);
-        let value: f64 = number.parse().map_err(|_| invalid())?;
-        let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {}", go::quote(text)));
+    let quoted = || go::quote(text);
+    go_duration::parse(text).map_err(|error| match error {
+        Error::Invalid => format!("time: invalid duration {}", quoted()),
+        Error::MissingUnit => format!("time: missing unit in duration {}", quoted()),
+        Error::UnknownUnit(unit) => {
+            format!("time: unknown unit {} in duration {}", go::quote(&unit), quoted())
         }
-        let scale = scale(unit).ok_or_else(|| {
-            format!("time: unknown unit {} in duration {}", go::quote(unit), go::quote(text))
-        })?;
-        total += value * scale;
-        rest = after;
-    }
-    if total > i64::MAX as f64 {
-        return Err(invalid());
-    }
-    let total = total.round() as i64;
-    Ok(if negative { -total } else { total })
-}
-
-fn scale(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "ns" => 1.0,
-        "us" | "µs" | "μs" => 1e3,
-        "ms" => 1e6,
-        "s" => 1e9,
-        "m" => 60e9,
-        "h" => 3600e9,
-        _ => return None,
     })
 }
 

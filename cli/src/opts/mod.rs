@@ -52,19 +52,10 @@ pub fn stream(value: &str) -> Result<String, String> {
 /// # Errors
 /// Sysctls of the whole host, and words without a value.
 pub fn sysctl(value: &str) -> Result<String, String> {
-    const NAMES: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
+    use cleat_proto::docker::sysctl::IPC;
     match value.split_once('=') {
         Some((key, _))
-            if NAMES.contains(&key) || key.starts_with("net.") || key.starts_with("fs.mqueue.") =>
+            if IPC.contains(&key) || key.starts_with("net.") || key.starts_with("fs.mqueue.") =>
         {
             Ok(value.to_owned())
         }

@@ -1,5 +1,7 @@
 //! Times in requests and answers: what `since` and `until` accept, and how Go prints a time.
 
+use cleat_proto::docker::go_duration;
+
 use crate::event::now_nanos;
 
 /// What Docker shows for "never".
@@ -11,7 +13,10 @@ pub const ZERO: &str = "0001-01-01T00:00:00Z";
 /// # Errors
 /// What Go says about it.
 pub fn parse(text: &str) -> Result<i64, String> {
-    if let Some(duration) = go_duration(text) {
+    // A 0 is a point in time.
+    if text != "0"
+        && let Ok(duration) = go_duration::parse(text)
+    {
         return Ok(now_nanos().saturating_sub(duration));
     }
     if text.contains(['-', 'T', ':'])
@@ -80,36 +85,6 @@ fn date(text: &str) -> Option<i64> {
     let local: jiff::civil::DateTime = text.trim_end_matches('Z').parse().ok()?;
     let at = local.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
     i64::try_from(at.timestamp().as_nanosecond()).ok()
-}
-
-/// Go's `time.ParseDuration`: `1h30m`, `-1.5s`, `300ms`. A number alone is none (but `0`).
-pub fn go_duration(text: &str) -> Option<i64> {
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1.0, rest),
-        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let value: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        total += value
-            * match &rest[..unit] {
-                "ns" => 1.0,
-                "us" | "µs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 60e9,
-                "h" => 3600e9,
-                _ => return None,
-            };
-        rest = &rest[unit..];
-    }
-    Some((sign * total) as i64)
 }
 
 /// How long ago in words, as Docker's `units.HumanDuration` has it.

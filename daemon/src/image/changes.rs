@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use cleat_proto::docker::container::{Config, Empty, HealthConfig, StrSlice};
+use cleat_proto::docker::{
+    container::{Config, Empty, HealthConfig, StrSlice},
+    go_duration,
+};
 
 use super::Error;
 
@@ -290,8 +293,8 @@ fn health_flag(health: &mut HealthConfig, flag: &str) -> Result<(), Error> {
         }
         _ => return Err(invalid(format!("unknown flag: --{name}"))),
     };
-    let nanos =
-        duration(value).ok_or_else(|| invalid(format!("time: invalid duration {value:?}")))?;
+    let nanos = go_duration::parse(value)
+        .map_err(|_| invalid(format!("time: invalid duration {value:?}")))?;
     if nanos < 0 {
         return Err(invalid(format!("Interval {name:?} cannot be negative")));
     }
@@ -300,40 +303,6 @@ fn health_flag(health: &mut HealthConfig, flag: &str) -> Result<(), Error> {
     }
     *field = nanos;
     Ok(())
-}
-
-/// Reads Go's durations: `1h2m3.5s`, `300ms`; nanoseconds.
-fn duration(text: &str) -> Option<i64> {
-    if text == "0" {
-        return Some(0);
-    }
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let mut total = 0.0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let value: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let factor = match &rest[..unit_end] {
-            "ns" => 1.0,
-            "us" | "µs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        rest = &rest[unit_end..];
-        total += value * factor;
-    }
-    let nanos = total as i64;
-    Some(if negative { -nanos } else { nanos })
 }
 
 /// Reads `key=value …`, or the old form `key value`, and expands variables in both.

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use cleat_proto::docker::container::{Config, HealthConfig, HostConfig};
+use cleat_proto::docker::{
+    container::{Config, HealthConfig, HostConfig},
+    sysctl,
+};
 
 use super::{Error, capabilities, devices, resources, seccomp, security_opt};
 
@@ -287,18 +290,6 @@ fn check_security(host: &HostConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// Kernel parameters that an IPC namespace has of its own. Source: `ipc_namespaces(7)`.
-const IPC_SYSCTLS: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
-
 fn check_sysctls(host: &HostConfig) -> Result<(), Error> {
     let empty = BTreeMap::new();
     for (name, value) in host.sysctls.as_ref().unwrap_or(&empty) {
@@ -314,7 +305,7 @@ fn check_sysctls(host: &HostConfig) -> Result<(), Error> {
         let dotted = name.replace('/', ".");
         let foreign =
             || Error::Invalid(format!("sysctl {name:?} is not in a separate kernel namespace"));
-        if IPC_SYSCTLS.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        if sysctl::IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
             if host.ipc_mode == "host" {
                 return Err(foreign());
             }

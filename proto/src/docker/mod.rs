@@ -4,11 +4,13 @@
 //! has them), since clients depend on both.
 
 pub mod container;
+pub mod go_duration;
 pub mod go_json;
 pub mod image;
 pub mod inspect;
 pub mod network;
 pub mod stats;
 pub mod summary;
+pub mod sysctl;
 pub mod system;
 pub mod volume;

@@ -2,7 +2,7 @@
 
 use cleat_proto::{
     containerd::{
-        events::{TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit},
+        events::{TaskExecAdded, TaskExecStarted},
         task::v3::{DeleteResponse, ExecProcessRequest},
     },
     journal::What,
@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::{Event, LAST_WORDS, Supervisor, Worker, answer, container::Directory, never_ran};
 use crate::{
     error::Error,
-    events::timestamp,
     process::{Process, Reply},
     reaper::Reaper,
     runtime::{Birth, Runtime},
@@ -138,17 +137,7 @@ impl Supervisor {
         if let Some(container) = &mut self.container {
             container.note(What::ExecExited { exec_id: exec_id.to_owned(), status: exit.status });
         }
-        self.publish(
-            "/tasks/exit",
-            "containerd.events.TaskExit",
-            &TaskExit {
-                container_id: self.identity.id.clone(),
-                id: exec_id.to_owned(),
-                pid: exit.pid,
-                exit_status: exit.status,
-                exited_at: Some(timestamp(exit.at)),
-            },
-        );
+        self.publish_exit(exec_id, exit);
     }
 
     pub(super) fn delete_exec(&mut self, exec_id: &str) -> Result<DeleteResponse, Error> {
@@ -164,19 +153,7 @@ impl Supervisor {
         self.execs.remove(exec_id);
         self.execs.shrink_to_fit();
         self.specs.remove(exec_id);
-        let (pid, exit_status, exited_at) = (exit.pid, exit.status, Some(timestamp(exit.at)));
-        self.publish(
-            "/tasks/delete",
-            "containerd.events.TaskDelete",
-            &TaskDelete {
-                container_id: self.identity.id.clone(),
-                pid,
-                exit_status,
-                exited_at,
-                id: exec_id.to_owned(),
-            },
-        );
-        Ok(DeleteResponse { pid, exit_status, exited_at })
+        Ok(self.publish_delete(exec_id, exit))
     }
 
     pub(super) fn kill_exec(&mut self, exec_id: &str, signal: u32) -> Result<(), Error> {

@@ -421,17 +421,7 @@ impl Supervisor {
             answer(reply, Ok(()));
         }
         let delete = !container.deleting.is_empty();
-        self.publish(
-            "/tasks/exit",
-            "containerd.events.TaskExit",
-            &TaskExit {
-                container_id: self.identity.id.clone(),
-                id: self.identity.id.clone(),
-                pid: exit.pid,
-                exit_status: exit.status,
-                exited_at: Some(timestamp(exit.at)),
-            },
-        );
+        self.publish_exit(&self.identity.id, exit);
         if delete {
             self.delete_beside();
         }
@@ -549,20 +539,9 @@ impl Supervisor {
             journal.remove();
         }
         self.container = None;
-        let (pid, exit_status, exited_at) = (exit.pid, exit.status, Some(timestamp(exit.at)));
-        self.publish(
-            "/tasks/delete",
-            "containerd.events.TaskDelete",
-            &TaskDelete {
-                container_id: self.identity.id.clone(),
-                pid,
-                exit_status,
-                exited_at,
-                id: String::new(),
-            },
-        );
+        let response = self.publish_delete("", exit);
         for reply in replies {
-            answer(reply, Ok(DeleteResponse { pid, exit_status, exited_at }));
+            answer(reply, Ok(response));
         }
     }
 
@@ -582,6 +561,38 @@ impl Supervisor {
         message: &impl prost::Message,
     ) {
         self.publisher.publish(topic, type_url, message);
+    }
+
+    /// Tells of a process's end; the first process goes by the container's own id.
+    pub(super) fn publish_exit(&self, id: &str, exit: Exit) {
+        self.publish(
+            "/tasks/exit",
+            "containerd.events.TaskExit",
+            &TaskExit {
+                container_id: self.identity.id.clone(),
+                id: id.to_owned(),
+                pid: exit.pid,
+                exit_status: exit.status,
+                exited_at: Some(timestamp(exit.at)),
+            },
+        );
+    }
+
+    /// Tells that a process is deleted, and returns what its client is told; the first process has no id of its own.
+    pub(super) fn publish_delete(&self, exec_id: &str, exit: Exit) -> DeleteResponse {
+        let (pid, exit_status, exited_at) = (exit.pid, exit.status, Some(timestamp(exit.at)));
+        self.publish(
+            "/tasks/delete",
+            "containerd.events.TaskDelete",
+            &TaskDelete {
+                container_id: self.identity.id.clone(),
+                pid,
+                exit_status,
+                exited_at,
+                id: exec_id.to_owned(),
+            },
+        );
+        DeleteResponse { pid, exit_status, exited_at }
     }
 
     fn publish_create(&self, pid: u32) {

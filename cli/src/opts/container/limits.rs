@@ -46,27 +46,14 @@ pub fn limits(flags: &Flags, devices: Devices) -> Result<HostConfig, String> {
     }
     Ok(HostConfig {
         cgroup_parent: flags.text("cgroup-parent").into(),
-        cpu_shares: flags.int("cpu-shares"),
-        memory: flags.bytes("memory"),
-        nano_cpus: flags.int("cpus"),
-        blkio_weight: flags.int("blkio-weight") as u16,
         blkio_weight_device: parsed(flags, "blkio-weight-device", blkio::weight).map(Some)?,
         blkio_device_read_bps: parsed(flags, "device-read-bps", blkio::bps).map(Some)?,
         blkio_device_write_bps: parsed(flags, "device-write-bps", blkio::bps).map(Some)?,
         blkio_device_read_iops: parsed(flags, "device-read-iops", blkio::iops).map(Some)?,
         blkio_device_write_iops: parsed(flags, "device-write-iops", blkio::iops).map(Some)?,
-        cpu_period: flags.int("cpu-period"),
-        cpu_quota: flags.int("cpu-quota"),
-        cpu_realtime_period: flags.int("cpu-rt-period"),
-        cpu_realtime_runtime: flags.int("cpu-rt-runtime"),
-        cpuset_cpus: flags.text("cpuset-cpus").into(),
-        cpuset_mems: flags.text("cpuset-mems").into(),
         devices: Some(mappings),
         device_cgroup_rules: flags.slice("device-cgroup-rule"),
         device_requests: Some(device_requests).filter(|requests| !requests.is_empty()),
-        kernel_memory: flags.bytes("kernel-memory"),
-        memory_reservation: flags.bytes("memory-reservation"),
-        memory_swap: flags.bytes("memory-swap"),
         memory_swappiness: Some(flags.int("memory-swappiness")),
         oom_kill_disable: Some(flags.on("oom-kill-disable")),
         pids_limit: Some(flags.int("pids-limit")),
@@ -75,6 +62,26 @@ pub fn limits(flags: &Flags, devices: Devices) -> Result<HostConfig, String> {
         cpu_percent: flags.int("cpu-percent"),
         io_maximum_iops: flags.int("io-maxiops") as u64,
         io_maximum_bandwidth: flags.bytes("io-maxbandwidth") as u64,
-        ..HostConfig::default()
+        ..changeable(flags)
     })
+}
+
+/// The limits that can be changed later, in an otherwise empty host configuration.
+pub fn changeable(flags: &Flags) -> HostConfig {
+    HostConfig {
+        blkio_weight: flags.int("blkio-weight") as u16,
+        cpu_period: flags.int("cpu-period"),
+        cpu_quota: flags.int("cpu-quota"),
+        cpu_realtime_period: flags.int("cpu-rt-period"),
+        cpu_realtime_runtime: flags.int("cpu-rt-runtime"),
+        cpuset_cpus: flags.text("cpuset-cpus").into(),
+        cpuset_mems: flags.text("cpuset-mems").into(),
+        cpu_shares: flags.int("cpu-shares"),
+        memory: flags.bytes("memory"),
+        memory_reservation: flags.bytes("memory-reservation"),
+        memory_swap: flags.bytes("memory-swap"),
+        kernel_memory: flags.bytes("kernel-memory"),
+        nano_cpus: flags.int("cpus"),
+        ..HostConfig::default()
+    }
 }

@@ -4,7 +4,7 @@
 mod config;
 mod endpoints;
 mod host;
-mod limits;
+pub mod limits;
 
 use cleat_proto::docker::container::{
     Config, HealthConfig, HostConfig, LogConfig, NetworkingConfig, RestartPolicy,
