@@ -14,6 +14,10 @@ pub struct Config {
     pub http_headers: BTreeMap<String, String>,
     /// Credentials by registry.
     pub auths: BTreeMap<String, Auth>,
+    /// The credential helper for all registries.
+    pub creds_store: String,
+    /// Those for some.
+    pub cred_helpers: BTreeMap<String, String>,
     /// Default detach keys.
     pub detach_keys: String,
     /// The context where none is named.
@@ -125,17 +129,30 @@ impl Config {
 /// # Errors
 /// The file is broken, or cannot be written.
 pub fn set_current_context(directory: &std::path::Path, name: &str) -> Result<(), String> {
+    edit(directory, |all| {
+        if name.is_empty() {
+            all.remove("currentContext");
+        } else {
+            all.insert("currentContext".into(), name.into());
+        }
+    })
+}
+
+/// Changes `config.json`: what nobody here knows stays.
+///
+/// # Errors
+/// The file is broken, or cannot be written.
+pub fn edit(
+    directory: &std::path::Path,
+    change: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+) -> Result<(), String> {
     let path = directory.join("config.json");
     let mut all: serde_json::Map<String, serde_json::Value> = match std::fs::read(&path) {
         Ok(content) => serde_json::from_slice(&content).map_err(|error| error.to_string())?,
         Err(_) => serde_json::Map::new(),
     };
     all.entry("auths").or_insert_with(|| serde_json::Map::new().into());
-    if name.is_empty() {
-        all.remove("currentContext");
-    } else {
-        all.insert("currentContext".into(), name.into());
-    }
+    change(&mut all);
     std::fs::create_dir_all(directory)
         .map_err(|error| crate::go::path_error("mkdir", &directory.to_string_lossy(), &error))?;
     let text = serde_json::to_string(&all).unwrap_or_default();

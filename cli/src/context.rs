@@ -157,14 +157,18 @@ pub fn parse(content: &[u8]) -> Result<Context, String> {
     })
 }
 
-/// Writes a file so that it is there whole or not at all.
+/// Writes a file so that it is there whole or not at all, for its owner alone: some hold credentials.
 ///
 /// # Errors
 /// The directory cannot be written to.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), String> {
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
     let failed = |error: std::io::Error| go::path_error("open", &path.to_string_lossy(), &error);
-    std::fs::write(&temporary, content).map_err(failed)?;
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file =
+        options.write(true).create(true).truncate(true).open(&temporary).map_err(failed)?;
+    std::io::Write::write_all(&mut file, content).map_err(failed)?;
     std::fs::rename(&temporary, path).map_err(failed)
 }
 

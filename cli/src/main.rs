@@ -10,6 +10,7 @@ mod client;
 mod command;
 mod config;
 mod context;
+mod credentials;
 mod error;
 mod flags;
 mod go;

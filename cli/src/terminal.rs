@@ -48,7 +48,23 @@ pub fn set_raw() -> Result<(), nix::errno::Errno> {
     Ok(())
 }
 
-/// Undoes [`set_raw`]. May be called at any time, by any thread.
+/// Shows nothing of what is typed, until [`restore`].
+///
+/// # Errors
+/// The terminal refuses.
+pub fn hide_input() -> Result<(), std::io::Error> {
+    let stdin = std::io::stdin();
+    let current = termios::tcgetattr(&stdin)?;
+    let mut hidden = current.clone();
+    hidden.local_flags.remove(termios::LocalFlags::ECHO);
+    termios::tcsetattr(&stdin, SetArg::TCSANOW, &hidden)?;
+    if let Ok(mut saved) = SAVED.lock() {
+        saved.get_or_insert(current);
+    }
+    Ok(())
+}
+
+/// Undoes [`set_raw`] and [`hide_input`]. May be called at any time, by any thread.
 pub fn restore() {
     if let Ok(mut saved) = SAVED.lock()
         && let Some(before) = saved.take()

@@ -19,6 +19,9 @@ const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
+/// `joe:secret`
+const PASSWORDS: &str = "joe:$2y$05$up/wz0y30UfjmRQmarp99.MNh6E6RBF9ODBetvEuE.eRAwvtaSzCu\n";
+
 /// An image as a registry has it.
 #[derive(Clone)]
 struct Served {
@@ -181,15 +184,7 @@ fn what_a_registry_does_not_have_is_told_in_dockers_words() {
 #[test]
 fn a_registry_with_passwords_takes_a_login() {
     let daemon = TestDaemon::with_busybox();
-    let passwords = daemon.path("htpasswd");
-    // joe:secret
-    std::fs::write(
-        &passwords,
-        "joe:$2y$05$up/wz0y30UfjmRQmarp99.MNh6E6RBF9ODBetvEuE.eRAwvtaSzCu\n",
-    )
-    .unwrap();
-    let auth = format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", passwords.display());
-    let registry = Registry::with(&daemon, 5001, &auth);
+    let registry = with_passwords(&daemon, 5001);
     let name = registry.name("a/b:1");
     daemon.docker(["tag", "busybox", &name]).ok();
     daemon.docker(["push", &name]).expect(1).says("no basic auth credentials");
@@ -202,6 +197,66 @@ fn a_registry_with_passwords_takes_a_login() {
     daemon.docker(["pull", &name]).ok();
     daemon.docker(["logout", "127.0.0.1:5001"]).ok();
     daemon.docker(["pull", &name]).expect(1).says("no basic auth credentials");
+}
+
+/// Starts a registry that takes `joe:secret` alone.
+fn with_passwords(daemon: &TestDaemon, port: u16) -> Registry {
+    let passwords = daemon.path("htpasswd");
+    std::fs::write(&passwords, PASSWORDS).unwrap();
+    let auth = format!("auth:\n  htpasswd: {{realm: test, path: {}}}\n", passwords.display());
+    Registry::with(daemon, port, &auth)
+}
+
+#[test]
+fn our_own_client_logs_in_pushes_and_pulls() {
+    let daemon = TestDaemon::with_busybox();
+    let registry = with_passwords(&daemon, 5001);
+    let name = registry.name("a/b:1");
+    daemon.cleat(["tag", "busybox", &name]).ok();
+    daemon.cleat(["push", &name]).expect(1).says("no basic auth credentials");
+    let login = |password| daemon.cleat(["login", "-u", "joe", "-p", password, "127.0.0.1:5001"]);
+    login("wrong").expect(1).says("401 Unauthorized");
+    assert_eq!(login("secret").ok(), "Login Succeeded");
+    let file = daemon.path("docker-config/config.json");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let pushed = daemon.cleat(["push", &name]).ok();
+    assert!(pushed.contains("1: digest: sha256:"), "{pushed}");
+    daemon.cleat(["rmi", &name, "busybox"]).ok();
+    let pulled = daemon.cleat(["pull", &name]).ok();
+    assert!(pulled.contains(&format!("Status: Downloaded newer image for {name}")), "{pulled}");
+    daemon.cleat(["logout", "127.0.0.1:5001"]).ok();
+    daemon.cleat(["pull", &name]).expect(1).says("no basic auth credentials");
+    daemon.cleat(["search", &registry.name("a")]).expect(1).says("Unexpected status code 404");
+}
+
+#[test]
+fn a_credential_helper_keeps_what_our_own_client_is_told() {
+    let daemon = TestDaemon::with_busybox();
+    let registry = with_passwords(&daemon, 5001);
+    let name = registry.name("a/b:1");
+    let (helpers, kept) = (daemon.path("helpers"), daemon.path("kept"));
+    std::fs::create_dir_all(&helpers).unwrap();
+    let script = format!(
+        "#!/bin/sh\ncase $1 in store) cat > {0};; get) cat {0};; erase) rm {0};; esac\n",
+        kept.display()
+    );
+    let helper = helpers.join("docker-credential-test");
+    std::fs::write(&helper, script).unwrap();
+    run(Command::new("chmod").arg("755").arg(&helper)).expect(0);
+    let config = daemon.path("docker-config");
+    std::fs::create_dir_all(&config).unwrap();
+    let file = config.join("config.json");
+    std::fs::write(&file, r#"{"credsStore": "test"}"#).unwrap();
+    let path = format!("{}:{}", helpers.display(), std::env::var("PATH").unwrap());
+    let cleat = |args: &[&str]| run(daemon.cleat_command().env("PATH", &path).args(args));
+    cleat(&["login", "-u", "joe", "-p", "secret", "127.0.0.1:5001"]).ok();
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("auth\":"), "the helper has it");
+    cleat(&["tag", "busybox", &name]).ok();
+    cleat(&["push", &name]).ok();
+    cleat(&["logout", "127.0.0.1:5001"]).ok();
+    assert!(!kept.exists());
+    cleat(&["push", &name]).expect(1).says("no basic auth credentials");
 }
 
 #[test]

@@ -20,12 +20,14 @@ mod inspect;
 mod list;
 mod list_containers;
 mod list_images;
+mod login;
 mod logs;
 mod network;
 mod port;
 mod prune;
 mod pull;
 mod run;
+mod search;
 pub mod signal;
 mod start;
 mod stats;
@@ -137,8 +139,8 @@ pub static ENTRIES: &[Entry] = &[
     entry("inspect", &inspect::ANY),
     entry("kill", &container::KILL),
     entry("load", &import::LOAD),
-    entry("login", &unsupported::LOGIN),
-    entry("logout", &unsupported::LOGOUT),
+    entry("login", &login::LOGIN),
+    entry("logout", &login::LOGOUT),
     entry("logs", &logs::LOGS),
     group(
         "network",
@@ -164,7 +166,7 @@ pub static ENTRIES: &[Entry] = &[
     entry("rmi", &image::RMI),
     entry("run", &run::RUN),
     entry("save", &image::SAVE),
-    entry("search", &unsupported::SEARCH),
+    entry("search", &search::SEARCH),
     entry("start", &start::START),
     entry("stats", &stats::STATS),
     entry("stop", &container::STOP),

@@ -1,14 +1,9 @@
-//! `pull`, and `push`, which is not there yet.
-
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-
-use serde::Serialize;
+//! `pull` and `push`.
 
 use super::handler;
-use crate::app::App;
 use crate::cli::{Arity, Call, Command};
 use crate::client::{Body, Query};
+use crate::credentials::registry_auth;
 use crate::error::{Error, Outcome};
 use crate::flags::{Flag, Kind, flag, short};
 use crate::opts::reference::Reference;
@@ -134,51 +129,4 @@ async fn push(call: Call) -> Outcome {
         print::line(&format!("{}{tag}", reference.name()));
     }
     Ok(())
-}
-
-/// What a registry is told about who asks. (Engine API, AuthConfig.)
-#[derive(Default, Serialize)]
-struct Credentials {
-    #[serde(skip_serializing_if = "String::is_empty")]
-    username: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    password: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    serveraddress: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    identitytoken: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    registrytoken: String,
-}
-
-/// `X-Registry-Auth`: base64url of the credentials for a registry, as JSON.
-fn registry_auth(app: &App, domain: &str) -> String {
-    let key = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
-    let auths = &app.config.auths;
-    let found = auths
-        .get(key)
-        .or_else(|| auths.iter().find(|(name, _)| host_of(name) == domain).map(|(_, auth)| auth));
-    let mut credentials = Credentials::default();
-    if let Some(auth) = found {
-        let decoded = STANDARD.decode(&auth.auth).unwrap_or_default();
-        let decoded = String::from_utf8_lossy(&decoded).into_owned();
-        let (user, password) = decoded.split_once(':').unwrap_or(("", ""));
-        credentials = Credentials {
-            username: user.to_owned(),
-            password: password.trim_end_matches('\0').to_owned(),
-            serveraddress: key.to_owned(),
-            identitytoken: auth.identitytoken.clone(),
-            registrytoken: auth.registrytoken.clone(),
-        };
-    }
-    URL_SAFE.encode(serde_json::to_string(&credentials).unwrap_or_default())
-}
-
-/// The host of a registry's address as it is stored.
-fn host_of(address: &str) -> &str {
-    let bare = address
-        .strip_prefix("https://")
-        .or_else(|| address.strip_prefix("http://"))
-        .unwrap_or(address);
-    bare.split('/').next().unwrap_or(bare)
 }

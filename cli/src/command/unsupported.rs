@@ -1,7 +1,7 @@
 //! Commands that exist in docker and not here yet: they know their flags, check their arguments, and say so.
 
 use super::container_flags::LIMITS;
-use super::{handler, list};
+use super::handler;
 use crate::cli::{Arity, Call, Command};
 use crate::error::{Error, Outcome};
 use crate::flags::{Flag, Kind, flag, short};
@@ -41,45 +41,6 @@ static BUILD_FLAGS: &[Flag] = &[
     flag("target", Kind::Text, "Stage to build"),
     flag("ulimit", Kind::Ulimit, "Resource limit"),
 ];
-
-pub static LOGIN: Command = Command {
-    usage: "[OPTIONS] [SERVER]",
-    about: "Log in to a registry (not supported yet)",
-    names: "",
-    arity: Arity::AtMost(1),
-    options_first: false,
-    flags: &[&[
-        short('p', "password", Kind::Text, "Password or token"),
-        flag("password-stdin", Kind::Bool, "Read the password from stdin"),
-        short('u', "username", Kind::Text, "User name"),
-    ]],
-    run: handler!(refuse),
-};
-
-pub static LOGOUT: Command = Command {
-    usage: "[SERVER]",
-    about: "Log out from a registry (not supported yet)",
-    names: "",
-    arity: Arity::AtMost(1),
-    options_first: false,
-    flags: &[],
-    run: handler!(refuse),
-};
-
-pub static SEARCH: Command = Command {
-    usage: "[OPTIONS] TERM",
-    about: "Search a registry (not supported yet)",
-    names: "",
-    arity: Arity::Exactly(1),
-    options_first: false,
-    flags: &[&[
-        short('f', "filter", Kind::Filter, "Include only those that fit"),
-        list::FORMAT,
-        flag("limit", Kind::Int, "Most results to print"),
-        list::NO_TRUNC,
-    ]],
-    run: handler!(refuse),
-};
 
 async fn refuse(call: Call) -> Outcome {
     let (program, name) = (crate::app::NAME, call.name);
