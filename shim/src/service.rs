@@ -201,8 +201,9 @@ impl Task for Service {
 #[tonic::async_trait]
 impl SupervisorService for Service {
     async fn stop(&self, request: tonic::Request<StopRequest>) -> Answer<()> {
-        let StopRequest { id, signal, timeout_millis } = request.into_inner();
-        self.about(&id, |reply| Request::Stop { signal, timeout_millis, reply }).await
+        let request = request.into_inner();
+        let id = request.id.clone();
+        self.about(&id, |reply| Request::Stop { request, reply }).await
     }
 
     async fn set_restart_policy(

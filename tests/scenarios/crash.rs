@@ -2,7 +2,7 @@
 
 use std::process::{Child, Stdio};
 
-use cleat_tests::{TestDaemon, wait_for};
+use cleat_tests::{Options, TestDaemon, wait_for};
 
 /// Checks that `log` has the numbers from 1 on, each once and in order, and returns the last.
 #[track_caller]
@@ -312,4 +312,25 @@ fn a_daemon_that_is_told_to_stop_leaves_containers_running() {
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
     daemon.spawn();
     assert_eq!(daemon.inspect("on", ".State.Pid"), pid);
+}
+
+#[test]
+fn what_the_daemon_took_along_comes_back_with_it() {
+    let flags = vec!["--stop-containers".to_owned()];
+    let mut daemon = TestDaemon::with(Options { flags, ..Options::default() });
+    daemon.import_busybox();
+    for name in ["kept", "stopped"] {
+        let head = ["run", "-d", "--restart", "unless-stopped", "--stop-signal", "KILL", "--name"];
+        daemon.docker(head.into_iter().chain([name, "busybox", "sleep", "1000"])).ok();
+    }
+    daemon.docker(["stop", "stopped"]).ok();
+    let pid = daemon.inspect("kept", ".State.Pid");
+    daemon.terminate();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    daemon.spawn();
+    wait_for("what ran to run again", || {
+        (daemon.inspect("kept", ".State.Running") == "true").then_some(())
+    });
+    assert_eq!(daemon.inspect("stopped", ".State.Status"), "exited");
+    daemon.docker(["rm", "-f", "kept", "stopped"]).ok();
 }

@@ -31,15 +31,9 @@ impl Engine {
             let stops = running.map(|entry| {
                 let engine = self.clone();
                 async move {
-                    let wanted = entry.view().run.wanted;
                     let stopped = engine.stop_and_tell(&entry, StopOptions::default()).await;
                     if let Err(error) = stopped {
                         tracing::warn!(container = %entry.id, error = error.whole(), "not stopped");
-                    }
-                    // It was us who stopped it, not the user: a policy starts it again with the daemon.
-                    let kept = engine.commit(&entry, |record| record.run.wanted = wanted).await;
-                    if let Err(error) = kept {
-                        tracing::warn!(container = %entry.id, error = error.whole(), "not recorded");
                     }
                 }
             });

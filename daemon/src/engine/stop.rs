@@ -1,6 +1,9 @@
 //! `docker stop`, `kill` and `restart`. None of them waits in the container's queue: the shim has the order, and the deadline.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use cleat_proto::kind::Kind;
 
@@ -56,14 +59,16 @@ impl Engine {
             Timeout::After(time) => Some(time),
             Timeout::Never => None,
         };
-        entry.change(|container| container.run.wanted = false);
+        // With the daemon's own end the user's wish stands: a policy starts the container again with the daemon.
+        let by_daemon = self.0.shutting_down.load(Ordering::Acquire);
+        entry.change(|container| container.run.wanted &= by_daemon);
         fault::point("stop.before-signal");
         if view.state != State::Restarting {
             self.publish(&view, "kill", [("signal".to_owned(), signal.to_string())].into());
         }
         let asked = async {
             let mut client = Client::connect(&self.task_dir(&entry.id)).await?;
-            client.stop(signal, timeout).await
+            client.stop(signal, timeout, by_daemon).await
         };
         if let Err(error) = self.tell_of_force(entry, signal, timeout, asked).await
             && entry.view().state.is_running()

@@ -177,16 +177,22 @@ impl Client {
         call(ASK, "Kill", self.task.kill(request)).await.map(drop)
     }
 
-    /// Stops the task for good: `signal`, and SIGKILL after `timeout`. Answers when it has stopped, so the deadline is the
+    /// Stops the task for good: `signal`, and SIGKILL after `timeout`; `by_daemon`, if it is because the daemon ends. Answers when it has stopped, so the deadline is the
     /// caller's timeout and a margin.
     ///
     /// # Errors
     /// What the shim says.
-    pub async fn stop(&mut self, signal: i32, timeout: Option<Duration>) -> Result<(), Error> {
+    pub async fn stop(
+        &mut self,
+        signal: i32,
+        timeout: Option<Duration>,
+        by_daemon: bool,
+    ) -> Result<(), Error> {
         let request = StopRequest {
             id: self.id.clone(),
             signal: signal.unsigned_abs(),
             timeout_millis: timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+            by_daemon,
         };
         match timeout {
             Some(timeout) => {

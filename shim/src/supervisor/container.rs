@@ -43,8 +43,10 @@ pub struct Container {
     pub policy: RestartPolicy,
     /// See `Orders.stop_signal`.
     pub stop_signal: u32,
-    /// Somebody has stopped it by hand.
+    /// It has been stopped: no restart follows.
     pub suppressed: bool,
+    /// By somebody, and not because the daemon ends.
+    pub by_hand: bool,
     pub journal: Option<Journal>,
     pub cgroup: Arc<Cgroup>,
     /// What our own runtime keeps of it.

@@ -99,6 +99,7 @@ impl Supervisor {
             policy,
             stop_signal: orders.stop_signal,
             suppressed: false,
+            by_hand: false,
             journal,
             cgroup: Arc::default(),
             kept: None,
@@ -405,7 +406,7 @@ impl Supervisor {
                 pid: exit.pid,
                 restart_count: container.policy.count(),
                 error: error.clone(),
-                by_hand: container.suppressed,
+                by_hand: container.by_hand,
             };
             // The journal and Wait say the same; a full tmpfs must not keep them from it.
             let _ = journal.write_exit(&record);
@@ -413,7 +414,7 @@ impl Supervisor {
                 status: exit.status,
                 oom_killed: container.oom_killed,
                 error,
-                by_hand: container.suppressed,
+                by_hand: container.by_hand,
             });
         }
         container.process.stopped(exit);
@@ -433,6 +434,7 @@ impl Supervisor {
             || container.stop_signal == 0
             || container.stop_signal == signal;
         container.suppressed |= by_hand;
+        container.by_hand |= by_hand;
         if let State::Delayed(exit) = container.process.state {
             if by_hand && !container.restarting {
                 self.conclude(exit, None);
@@ -448,7 +450,8 @@ impl Supervisor {
         Ok(())
     }
 
-    pub(super) fn stop(&mut self, signal: u32, timeout_millis: Option<u64>, reply: Reply<()>) {
+    pub(super) fn stop(&mut self, request: &shim_v1::StopRequest, reply: Reply<()>) {
+        let &shim_v1::StopRequest { signal, timeout_millis, by_daemon, .. } = request;
         let Some(container) = &mut self.container else {
             return answer(reply, Err(Error::NoContainer(self.identity.id.clone())));
         };
@@ -456,6 +459,7 @@ impl Supervisor {
             return answer(reply, Ok(()));
         }
         container.suppressed = true;
+        container.by_hand |= !by_daemon;
         let deadline = timeout_millis.map(|millis| Instant::now() + Duration::from_millis(millis));
         let stop =
             container.stop.get_or_insert(Stop { signal, deadline: None, replies: Vec::new() });

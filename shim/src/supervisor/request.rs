@@ -11,7 +11,7 @@ use cleat_proto::{
         v1::types::ProcessInfo,
     },
     shim::{Attach, RESOURCES_TYPE_URL},
-    shim_v1::RestartPolicy,
+    shim_v1::{RestartPolicy, StopRequest},
 };
 use prost_types::Any;
 
@@ -39,7 +39,7 @@ pub enum Request {
     Stats { reply: Reply<StatsResponse> },
     Connect { reply: Reply<ConnectResponse> },
     Shutdown { reply: Reply<()> },
-    Stop { signal: u32, timeout_millis: Option<u64>, reply: Reply<()> },
+    Stop { request: StopRequest, reply: Reply<()> },
     SetRestartPolicy { policy: RestartPolicy, reply: Reply<()> },
     Attach { wish: Attach, socket: OwnedFd, reply: Reply<()> },
     Watch { after: u64, watcher: Watcher, reply: Reply<()> },
@@ -78,9 +78,7 @@ impl Supervisor {
             Request::Stats { reply } => answer(reply, self.stats()),
             Request::Connect { reply } => answer(reply, Ok(self.connect())),
             Request::Shutdown { reply } => self.shutdown(reply),
-            Request::Stop { signal, timeout_millis, reply } => {
-                self.stop(signal, timeout_millis, reply)
-            }
+            Request::Stop { request, reply } => self.stop(&request, reply),
             Request::SetRestartPolicy { policy, reply } => {
                 answer(reply, self.set_restart_policy(&policy))
             }

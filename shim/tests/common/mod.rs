@@ -216,7 +216,8 @@ impl Shim {
     }
 
     pub async fn stop(&mut self, signal: u32, timeout_millis: Option<u64>) {
-        let request = shim_v1::StopRequest { id: self.id.clone(), signal, timeout_millis };
+        let request =
+            shim_v1::StopRequest { id: self.id.clone(), signal, timeout_millis, by_daemon: false };
         self.supervisor.stop(request).await.unwrap();
     }
 
