@@ -6,13 +6,15 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export VM_SHARE=$PWD/target/vm VM_CPUS=${VM_CPUS:-2} VM_MEM=${VM_MEM:-2048}
 here=$PWD
-guest() { "$VM" exec "cd $here && $*"; }
+# In the background, so that the end of the budget (SIGTERM) is heard at once.
+guest() { "$VM" exec "cd $here && $*" & wait $!; }
 step() { echo "== $* (${SECONDS} s)"; }
 
 tests/vm/stage.sh
 SECONDS=0
 step boot
 trap '"$VM" stop' EXIT
+trap 'echo "out of time"; exit 1' TERM
 "$VM" start
 "$VM" exec "mkdir -p $here && mountpoint -q $here/target/vm && umount $here/target/vm; rm -rf $here/* && tar -C $here -xf /share/tree.tar"
 failed=
