@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::config::{self, Config};
 use crate::error::{Error, Outcome};
 use crate::flags::Flags;
@@ -32,6 +32,10 @@ struct Tls {
     /// Must be there, as must the other two if they were named.
     ca: String,
     named: Vec<String>,
+    /// The daemon's certificate is checked.
+    verify: bool,
+    /// Our certificate and its key.
+    own: Option<(PathBuf, PathBuf)>,
 }
 
 impl App {
@@ -59,7 +63,15 @@ impl App {
             path => path.to_owned(),
         };
         let named = [flags.list("tlscert"), flags.list("tlskey")].concat();
-        let tls = Tls { wanted, ca, named };
+        let verify =
+            flags.on("tlsverify") || (!flags.changed("tlsverify") && set("DOCKER_TLS_VERIFY"));
+        let own = |flag: &str, name: &str| match flags.text(flag) {
+            // What was not named need not be there.
+            "" => Some(certificates.join(name)).filter(|path| path.exists()),
+            path => Some(PathBuf::from(path)),
+        };
+        let own = own("tlscert", "cert.pem").zip(own("tlskey", "key.pem"));
+        let tls = Tls { wanted, ca, named, verify, own };
         Ok(Self {
             config,
             directory,
@@ -94,8 +106,14 @@ impl App {
                     .map_err(|error| unresolved(crate::go::path_error("open", path, &error)))?;
             }
         }
+        let mut tls = None;
         if self.tls.wanted && host.starts_with("tcp://") {
-            return Err("TLS is not supported by this client yet: use a unix socket".into());
+            let files = client::Tls {
+                ca: PathBuf::from(&self.tls.ca),
+                own: self.tls.own.clone(),
+                verify: self.tls.verify,
+            };
+            tls = Some(client::Connector::new(&files).map_err(unresolved)?);
         }
         let mut headers: Vec<(String, String)> = self
             .config
@@ -106,7 +124,7 @@ impl App {
         headers.extend(headers_from_environment()?);
         let pinned = std::env::var("DOCKER_API_VERSION").ok().filter(|version| !version.is_empty());
         let pinned = pinned.map(|version| version.trim_start_matches('v').to_owned());
-        Ok(Client::new(host, headers, pinned))
+        Ok(Client::new(host, headers, pinned).with_tls(tls))
     }
 
     fn endpoint(&self) -> Result<String, String> {

@@ -109,9 +109,22 @@ pub enum Host {
     /// `unix:///path`
     Unix(PathBuf),
     /// `tcp://address:port`
-    Tcp(String),
+    Tcp(String, Option<Tls>),
     /// `fd://`: what the service manager passes.
     Inherited,
+}
+
+/// What TLS is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Who signs clients' certificates.
+    pub ca: PathBuf,
+    /// The daemon's certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// A client must have a certificate.
+    pub verify: bool,
 }
 
 /// What the daemon logs of itself.
@@ -255,23 +268,48 @@ fn named(base: &str, suffix: &str) -> String {
 }
 
 fn hosts(raw: &File) -> Result<Vec<Host>, Error> {
-    if raw.tlsverify == Some(true) || raw.tls == Some(true) {
-        return Err(invalid("TLS is not implemented by cleat yet"));
-    }
     let Some(texts) = &raw.hosts else { return Ok(vec![Host::Unix(DEFAULT_SOCKET.into())]) };
-    texts.iter().map(|text| host(text, raw.tls == Some(false))).collect()
+    let tls = tls(raw);
+    // Whoever says that there shall be none knows what he does.
+    let plain = raw.tls == Some(false) || raw.tlsverify == Some(false);
+    texts.iter().map(|text| host(text, plain, tls.as_ref())).collect()
 }
 
-fn host(text: &str, plain_tcp: bool) -> Result<Host, Error> {
+/// `tlsverify` means TLS as well; files that are not named are where docker keeps them.
+fn tls(raw: &File) -> Option<Tls> {
+    let verify = raw.tlsverify == Some(true);
+    if !verify && raw.tls != Some(true) {
+        return None;
+    }
+    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".docker");
+    let directory = env::var_os("DOCKER_CERT_PATH").map_or_else(home, PathBuf::from);
+    let file = |named: &Option<String>, name: &str| {
+        named.as_ref().map_or_else(|| directory.join(name), PathBuf::from)
+    };
+    Some(Tls {
+        ca: file(&raw.tlscacert, "ca.pem"),
+        cert: file(&raw.tlscert, "cert.pem"),
+        key: file(&raw.tlskey, "key.pem"),
+        // TLS without a word on it asks clients for theirs, as dockerd does.
+        verify: raw.tlsverify.unwrap_or(true),
+    })
+}
+
+fn host(text: &str, plain_tcp: bool, tls: Option<&Tls>) -> Result<Host, Error> {
     match text.split_once("://") {
         Some(("unix", "")) => Ok(Host::Unix(DEFAULT_SOCKET.into())),
         Some(("unix", path)) => absolute(path).map(Host::Unix),
         Some(("fd", _)) => Ok(Host::Inherited),
-        Some(("tcp", _)) if !plain_tcp => Err(invalid(format_args!(
-            "refusing to listen on {text} without TLS: whoever reaches it is root on this host. Say --tls=false if that is wanted"
+        Some(("tcp", _)) if !plain_tcp && tls.is_none() => Err(invalid(format_args!(
+            "refusing to listen on {text} without TLS: whoever reaches it is root on this host. Use --tlsverify, or say --tls=false if that is wanted"
         ))),
-        Some(("tcp", address)) if address.contains(':') => Ok(Host::Tcp(address.to_owned())),
-        Some(("tcp", address)) => Ok(Host::Tcp(format!("{address}:2375"))),
+        Some(("tcp", address)) => {
+            let port = if tls.is_some() { 2376 } else { 2375 };
+            let has_port = address.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+            let host = if address.is_empty() { "localhost" } else { address };
+            let address = if has_port { host.to_owned() } else { format!("{host}:{port}") };
+            Ok(Host::Tcp(address, tls.cloned()))
+        }
         _ => Err(invalid(format_args!("unable to parse the host {text:?}: invalid bind address"))),
     }
 }
@@ -458,7 +496,18 @@ mod tests {
     fn tcp_needs_a_word() {
         assert!(parsed(r#"{"hosts":["tcp://127.0.0.1:1"]}"#).is_err());
         let config = parsed(r#"{"hosts":["tcp://127.0.0.1:1","fd://"],"tls":false}"#).unwrap();
-        assert_eq!(config.hosts, [Host::Tcp("127.0.0.1:1".into()), Host::Inherited]);
+        assert_eq!(config.hosts, [Host::Tcp("127.0.0.1:1".into(), None), Host::Inherited]);
+        let all = parsed(
+            r#"{"hosts":["tcp://127.0.0.1"],"tlsverify":true,"tlscacert":"/c/ca","tlscert":"/c/cert","tlskey":"/c/key"}"#,
+        );
+        let tls =
+            Tls { ca: "/c/ca".into(), cert: "/c/cert".into(), key: "/c/key".into(), verify: true };
+        assert_eq!(all.unwrap().hosts, [Host::Tcp("127.0.0.1:2376".into(), Some(tls))]);
+        let without = parsed(r#"{"hosts":["tcp://[::1]"],"tls":true,"tlsverify":false}"#).unwrap();
+        let [Host::Tcp(address, Some(tls))] = &without.hosts[..] else {
+            panic!("{:?}", without.hosts)
+        };
+        assert_eq!((address.as_str(), tls.verify), ("[::1]:2376", false));
     }
 
     #[test]

@@ -132,7 +132,7 @@ fn write_pidfile(path: &Path) -> io::Result<()> {
 fn remove_own(pidfile: &Path, hosts: &[config::Host]) {
     let sockets = hosts.iter().filter_map(|host| match host {
         config::Host::Unix(path) => Some(path.as_path()),
-        config::Host::Tcp(_) | config::Host::Inherited => None,
+        config::Host::Tcp(..) | config::Host::Inherited => None,
     });
     for path in sockets.chain([pidfile]) {
         if let Err(error) = fs::remove_file(path) {

@@ -16,6 +16,7 @@ mod resources;
 mod run;
 mod security;
 mod terminal;
+mod tls;
 mod units;
 mod volume;
 mod websocket;

@@ -6,6 +6,7 @@ mod body;
 mod error;
 mod hijack;
 mod query;
+mod tls;
 
 use std::cell::{Cell, RefCell};
 
@@ -21,6 +22,7 @@ pub use body::{Body, Chunks};
 pub use error::Error;
 pub use hijack::Hijacked;
 pub use query::{Query, escape};
+pub use tls::{Connector, Tls};
 
 use crate::value::Value;
 
@@ -44,6 +46,7 @@ pub struct Client {
     negotiated: Cell<bool>,
     ping: RefCell<Option<Ping>>,
     idle: RefCell<Vec<Sender>>,
+    tls: Option<Connector>,
 }
 
 /// A request's method and path, without the version.
@@ -61,7 +64,14 @@ impl Client {
             negotiated,
             ping: RefCell::new(None),
             idle: RefCell::default(),
+            tls: None,
         }
+    }
+
+    /// Speaks TLS over TCP.
+    pub fn with_tls(mut self, tls: Option<Connector>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// The daemon's address, complete.
@@ -247,8 +257,9 @@ impl Client {
         }
         let request =
             request.body(body.into_stream()).map_err(|error| Error::Request(error.to_string()))?;
-        let name = RequestName::of(&request, &self.host);
-        self.exchange(request, hijacks).await.map_err(|error| name.add_to(error))
+        let name = RequestName::of(&request, &self.host, self.tls.is_some());
+        let answer = self.exchange(request, hijacks).await;
+        answer.map_err(|error| name.add_to(self.broken(error)))
     }
 
     /// Sends over a connection that is idle, or a new one.
@@ -283,6 +294,14 @@ impl Client {
         Ok(response)
     }
 
+    /// A connection that TLS broke says less than TLS does.
+    fn broken(&self, error: Error) -> Error {
+        match (error, self.tls.as_ref().and_then(Connector::reason)) {
+            (Error::Transport(_), Some(reason)) => Error::Transport(reason),
+            (error, _) => error,
+        }
+    }
+
     fn take_idle(&self) -> Option<Sender> {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|sender| !sender.is_closed());
@@ -298,6 +317,11 @@ impl Client {
         }
         if let Some(address) = self.host.strip_prefix("tcp://") {
             let address = address.split('/').next().unwrap_or(address);
+            if let Some(tls) = &self.tls {
+                let stream =
+                    tls.connect(address).await.map_err(|error| self.unreachable(&error))?;
+                return handshake(TokioIo::new(stream)).await;
+            }
             let stream =
                 TcpStream::connect(address).await.map_err(|error| self.unreachable(&error))?;
             let _ = stream.set_nodelay(true);
@@ -322,6 +346,9 @@ impl Client {
             },
             K::ConnectionRefused | K::TimedOut => Error::Unreachable(self.host.clone()),
             _ if socket => Error::Unreachable(self.host.clone()),
+            _ if error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()) => {
+                Error::Transport(tls::remote(error))
+            }
             _ => {
                 let address = self.host.trim_start_matches("tcp://");
                 let reason = match error.raw_os_error() {
@@ -352,14 +379,15 @@ type Sender = http1::SendRequest<body::Stream>;
 struct RequestName(String);
 
 impl RequestName {
-    fn of(request: &hyper::Request<body::Stream>, host: &str) -> Self {
+    fn of(request: &hyper::Request<body::Stream>, host: &str, tls: bool) -> Self {
         let (first, rest) = request.method().as_str().split_at(1);
         let authority = match host.strip_prefix("unix://") {
             Some(path) => escape(path, false),
             None => host.trim_start_matches("tcp://").to_owned(),
         };
         let method = format!("{first}{}", rest.to_lowercase());
-        Self(format!("{method} \"http://{authority}{}\"", request.uri()))
+        let scheme = if tls { "https" } else { "http" };
+        Self(format!("{method} \"{scheme}://{authority}{}\"", request.uri()))
     }
 
     /// Says which request a failure of the connection belongs to.

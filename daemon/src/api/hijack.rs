@@ -18,9 +18,11 @@ use axum::{extract::FromRequestParts, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, Interest, ReadBuf, unix::AsyncFd},
+    net::{TcpStream, UnixStream},
     sync::{Notify, oneshot},
 };
+use tokio_rustls::server::TlsStream;
 
 use super::{error::Error, server::Stream};
 
@@ -132,13 +134,18 @@ impl Socket {
                 gone: PollFlags::POLLHUP,
                 interest: Interest::WRITABLE,
             }),
-            Stream::Tcp(stream) => Some(Watch {
-                fd: stream.as_fd().try_clone_to_owned().ok()?,
-                gone: PollFlags::POLLHUP | PollFlags::from_bits_retain(libc::POLLRDHUP),
-                interest: Interest::READABLE,
-            }),
+            Stream::Tcp(stream) => watch_tcp(stream),
+            Stream::Tls(stream) => watch_tcp(stream.get_ref().0),
         }
     }
+}
+
+fn watch_tcp(stream: &tokio::net::TcpStream) -> Option<Watch> {
+    Some(Watch {
+        fd: stream.as_fd().try_clone_to_owned().ok()?,
+        gone: PollFlags::POLLHUP | PollFlags::from_bits_retain(libc::POLLRDHUP),
+        interest: Interest::READABLE,
+    })
 }
 
 /// How to learn that a client has gone.
@@ -162,7 +169,34 @@ fn into_fd(stream: Stream) -> io::Result<OwnedFd> {
     Ok(match stream {
         Stream::Unix(stream) => stream.into_std()?.into(),
         Stream::Tcp(stream) => stream.into_std()?.into(),
+        // The keys stay here: whoever takes the connection gets one end of a socket pair, and we translate at the other.
+        Stream::Tls(stream) => {
+            let (ours, theirs) = UnixStream::pair()?;
+            tokio::spawn(translate(*stream, ours));
+            theirs.into_std()?.into()
+        }
     })
+}
+
+/// Passes bytes on between a client and whoever has its connection. A client that only closes its sending side still listens;
+/// when the other side is done, the client is too.
+async fn translate(client: TlsStream<TcpStream>, taken: UnixStream) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_taken, mut to_taken) = taken.into_split();
+    let input = async {
+        // A client may hang up without a word: that is the end of its input as well.
+        let _ = tokio::io::copy(&mut from_client, &mut to_taken).await;
+        let _ = to_taken.shutdown().await;
+        std::future::pending::<()>().await;
+    };
+    let output = async {
+        let _ = tokio::io::copy(&mut from_taken, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    tokio::select! {
+        () = input => {}
+        () = output => {}
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

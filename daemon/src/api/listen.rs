@@ -43,6 +43,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The files for it.
+    #[error(transparent)]
+    Tls(#[from] super::tls::Error),
     /// `fd://` without a service manager.
     #[error(
         "no sockets found via socket activation: make sure the service manager is configured to pass them (LISTEN_FDS)"
@@ -67,15 +70,19 @@ pub async fn bind(hosts: &[Host], group: &str) -> Result<Vec<Listener>, Error> {
     for host in hosts {
         match host {
             Host::Unix(path) => listeners.push(bind_unix(path, group)?),
-            Host::Tcp(address) => {
+            Host::Tcp(address, tls) => {
+                let tls = tls.as_ref();
+                if tls.is_none_or(|tls| !tls.verify) {
+                    tracing::warn!(
+                        address = %address,
+                        "Binding to IP address without --tlsverify is insecure and gives root access on this machine to everyone who has access to your network."
+                    );
+                }
+                let acceptor = tls.map(super::tls::acceptor).transpose()?;
                 let bound = TcpListener::bind(address.as_str()).await;
                 let listener =
                     bound.map_err(|source| Error::Tcp { address: address.clone(), source })?;
-                tracing::warn!(
-                    address = %address,
-                    "the API is open on TCP without TLS: whoever reaches this address is root on this host"
-                );
-                listeners.push(Listener::Tcp(listener));
+                listeners.push(Listener::Tcp(listener, acceptor));
             }
             Host::Inherited => listeners.extend(inherited()?),
         }
@@ -153,5 +160,5 @@ fn listener(fd: OwnedFd) -> io::Result<Listener> {
     }
     let listener = std::net::TcpListener::from(fd);
     listener.set_nonblocking(true)?;
-    Ok(Listener::Tcp(TcpListener::from_std(listener)?))
+    Ok(Listener::Tcp(TcpListener::from_std(listener)?, None))
 }

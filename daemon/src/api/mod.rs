@@ -37,6 +37,7 @@ pub mod settle;
 pub mod stats;
 pub mod system;
 pub mod time;
+pub mod tls;
 pub mod unimplemented;
 pub mod version;
 pub mod volumes;

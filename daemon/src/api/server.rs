@@ -28,6 +28,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Semaphore,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
@@ -39,6 +40,8 @@ const MAX_CONNECTIONS: usize = 4096;
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// How long a client may take over a request's head, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a client may take over the handshake of TLS. Docker's client gives up as early.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests in flight may take once the daemon was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -46,8 +49,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum Listener {
     /// `unix://`, or inherited.
     Unix(UnixListener),
-    /// `tcp://`, or inherited.
-    Tcp(TcpListener),
+    /// `tcp://`, with TLS or without, or inherited.
+    Tcp(TcpListener, Option<TlsAcceptor>),
 }
 
 /// A client's connection.
@@ -56,16 +59,44 @@ pub enum Stream {
     Unix(UnixStream),
     /// Of a TCP socket.
     Tcp(TcpStream),
+    /// Of a TCP socket with TLS on it. Boxed, since few clients are so large.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A client that was accepted; TLS, if there is any, still has to begin.
+struct Accepted {
+    stream: Stream,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Accepted {
+    /// Begins TLS where it is wanted; `None` if the client cannot.
+    async fn begin(self) -> Option<Stream> {
+        let (stream, tls) = match (self.stream, self.tls) {
+            (Stream::Tcp(stream), Some(tls)) => (stream, tls),
+            (stream, _) => return Some(stream),
+        };
+        match tokio::time::timeout(TLS_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
+            Ok(Err(error)) => {
+                tracing::info!(%error, "a client was refused: TLS handshake error");
+                None
+            }
+            Err(_) => None,
+        }
+    }
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
-            Self::Tcp(listener) => {
+            Self::Unix(listener) => {
+                Ok(Accepted { stream: Stream::Unix(listener.accept().await?.0), tls: None })
+            }
+            Self::Tcp(listener, tls) => {
                 let stream = listener.accept().await?.0;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok(Accepted { stream: Stream::Tcp(stream), tls: tls.clone() })
             }
         }
     }
@@ -80,15 +111,20 @@ pub async fn serve(router: Router, listeners: Vec<Listener>, stop: CancellationT
         let (router, slots) = (router.clone(), Arc::clone(&slots));
         let (stop, kill, tracker) = (stop.clone(), kill.clone(), connections.clone());
         connections.spawn(async move {
-            while let Some(stream) = next_client(&listener, &stop).await {
+            while let Some(client) = next_client(&listener, &stop).await {
                 let slot = tokio::select! {
                     slot = Arc::clone(&slots).acquire_owned() => slot,
                     () = stop.cancelled() => return,
                 };
                 let (router, stop, kill) = (router.clone(), stop.clone(), kill.clone());
                 tracker.spawn(async move {
+                    let served = async {
+                        if let Some(stream) = client.begin().await {
+                            connection(router, stream, stop).await;
+                        }
+                    };
                     tokio::select! {
-                        () = connection(router, stream, stop) => {}
+                        () = served => {}
                         () = kill.cancelled() => {}
                     }
                     drop(slot);
@@ -106,14 +142,14 @@ pub async fn serve(router: Router, listeners: Vec<Listener>, stop: CancellationT
 }
 
 /// Waits for a client; `None` when the daemon stops.
-async fn next_client(listener: &Listener, stop: &CancellationToken) -> Option<Stream> {
+async fn next_client(listener: &Listener, stop: &CancellationToken) -> Option<Accepted> {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return None,
         };
         match accepted {
-            Ok(stream) => return Some(stream),
+            Ok(client) => return Some(client),
             // A client that was gone before we came to it, or no descriptor left: the latter passes by itself.
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client");
@@ -213,6 +249,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -226,6 +263,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -237,6 +275,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -248,6 +287,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -255,6 +295,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::{Error, invalid};
 
 /// What dockerd 28.5 knows and we do not honour. Source: `dockerd(8)`.
-const NOT_YET: [&str; 56] = [
+const NOT_YET: [&str; 55] = [
     "allow-direct-routing",
     "api-cors-header",
     "authorization-plugins",
@@ -65,7 +65,6 @@ const NOT_YET: [&str; 56] = [
     "storage-driver",
     "storage-opts",
     "swarm-default-advertise-addr",
-    "tlscacert",
     "userland-proxy",
     "userns-remap",
 ];
@@ -110,6 +109,9 @@ file! {
     hosts: Vec<String> = "hosts",
     tls: bool = "tls",
     tlsverify: bool = "tlsverify",
+    tlscacert: String = "tlscacert",
+    tlscert: String = "tlscert",
+    tlskey: String = "tlskey",
     group: String = "group",
     pidfile: String = "pidfile",
     debug: bool = "debug",

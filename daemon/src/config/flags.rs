@@ -38,12 +38,24 @@ pub struct Flags {
     /// What must not: sockets, exit statuses
     #[arg(long, alias = "exec-root", value_name = "DIR")]
     state: Option<String>,
-    /// Where to listen: unix:///path, fd://, tcp://address:port (with --tls=false)
+    /// Where to listen: unix:///path, fd://, tcp://address:port (with --tlsverify, or --tls=false)
     #[arg(short = 'H', long = "host", value_name = "HOST")]
     hosts: Vec<String>,
-    /// --tls=false permits TCP without TLS
+    /// Use TLS; --tls=false permits TCP without it
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = switch!())]
     tls: Option<bool>,
+    /// Use TLS and take only clients with a certificate
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = switch!())]
+    tlsverify: Option<bool>,
+    /// Who signs clients' certificates [default: ~/.docker/ca.pem]
+    #[arg(long, value_name = "FILE")]
+    tlscacert: Option<String>,
+    /// The daemon's certificate [default: ~/.docker/cert.pem]
+    #[arg(long, value_name = "FILE")]
+    tlscert: Option<String>,
+    /// Its key [default: ~/.docker/key.pem]
+    #[arg(long, value_name = "FILE")]
+    tlskey: Option<String>,
     /// Group of the unix socket [default: docker]
     #[arg(short = 'G', long)]
     group: Option<String>,
@@ -142,7 +154,10 @@ impl Flags {
             exec_root: flags.state,
             hosts: list(flags.hosts),
             tls: flags.tls,
-            tlsverify: None,
+            tlsverify: flags.tlsverify,
+            tlscacert: flags.tlscacert,
+            tlscert: flags.tlscert,
+            tlskey: flags.tlskey,
             group: flags.group,
             pidfile: flags.pidfile,
             debug: flags.debug,
