@@ -159,7 +159,7 @@ pub fn remote(error: &io::Error) -> String {
             rustls::AlertDescription::CertificateRequired | rustls::AlertDescription::BadCertificate,
         )) => "remote error: tls: certificate required\n* the server probably has client authentication (--tlsverify) enabled; check your TLS client certification settings".to_owned(),
         Some(rustls::Error::InvalidCertificate(
-            CertificateError::UnknownIssuer,
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
         )) => "tls: failed to verify certificate: x509: certificate signed by unknown authority".to_owned(),
         Some(rustls::Error::InvalidCertificate(why)) => format!("tls: failed to verify certificate: {why}"),
         Some(other) => format!("tls: {other}"),
