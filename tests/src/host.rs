@@ -1,5 +1,6 @@
 //! Kernel objects of the host that a test may leave behind.
 
+use std::sync::{Mutex, PoisonError};
 use std::{fs, path::Path, process::Command};
 
 use crate::run;
@@ -12,7 +13,11 @@ pub struct NetworkNamespace {
 impl NetworkNamespace {
     /// Makes it, with `lo` up.
     pub fn new(name: String) -> Self {
+        // The first `ip netns add` of a host turns the directory into a mount: two at a time get in each other's way.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         run(Command::new("ip").args(["netns", "add", &name])).expect(0);
+        drop(turn);
         let namespace = Self { name };
         run(namespace.command("ip").args(["link", "set", "lo", "up"])).expect(0);
         namespace
