@@ -32,7 +32,10 @@ impl Bundle {
         }
         let busybox =
             ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-        fs::copy(busybox.expect("a static busybox"), rootfs.join("bin/busybox")).unwrap();
+        // By another process: a child that another test forks just now would hold it open for writing, and it could not be executed.
+        let mut copy = Command::new("cp");
+        copy.arg(busybox.expect("a static busybox")).arg(rootfs.join("bin/busybox"));
+        assert!(copy.status().unwrap().success());
         for applet in APPLETS.split_whitespace() {
             symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
         }
