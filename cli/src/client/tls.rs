@@ -109,15 +109,39 @@ impl Connector {
                     let client = UnixStream::from_std(client);
                     // Nobody waits for it any more if that fails.
                     let _ = told.send(Ok(()));
-                    if let Ok(client) = client
-                        && let Err(error) = translate(client, daemon).await
-                    {
-                        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-                        *broken = Some(remote(&error));
+                    if let Ok(client) = client {
+                        self.translate(client, daemon).await;
                     }
                 }
             }
         });
+    }
+
+    /// Passes bytes on until the daemon has no more; a client that closed its sending side is still answered. Why it broke is
+    /// noted before the client can see that it did.
+    async fn translate(&self, client: UnixStream, daemon: TlsStream<TcpStream>) {
+        let (mut from_client, mut to_client) = client.into_split();
+        let (mut from_daemon, mut to_daemon) = tokio::io::split(daemon);
+        let input = async {
+            // What the daemon did not take it says itself.
+            let _ = tokio::io::copy(&mut from_client, &mut to_daemon).await;
+            let _ = to_daemon.shutdown().await;
+            std::future::pending::<()>().await;
+        };
+        let output = async {
+            match tokio::io::copy(&mut from_daemon, &mut to_client).await {
+                // A daemon that ends without a word has ended.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+                    *broken = Some(remote(&error));
+                }
+                _ => {}
+            }
+        };
+        tokio::select! {
+            () = input => {}
+            () = output => {}
+        }
     }
 
     async fn handshake(&self, address: &str) -> io::Result<TlsStream<TcpStream>> {
@@ -129,26 +153,6 @@ impl Connector {
         let _ = stream.set_nodelay(true);
         self.tls.connect(name, stream).await
     }
-}
-
-/// Passes bytes on; whoever closes its sending side can still be answered.
-async fn translate(client: UnixStream, daemon: TlsStream<TcpStream>) -> io::Result<()> {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_daemon, mut to_daemon) = tokio::io::split(daemon);
-    let input = async {
-        tokio::io::copy(&mut from_client, &mut to_daemon).await?;
-        to_daemon.shutdown().await
-    };
-    let output = async {
-        let copied = tokio::io::copy(&mut from_daemon, &mut to_client).await;
-        // A daemon that ends without a word has ended.
-        match copied {
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
-            _ => to_client.shutdown().await,
-        }
-    };
-    let (input, output) = tokio::join!(input, output);
-    output.and(input)
 }
 
 /// Words a failure of TLS as Go does; of others the text.
