@@ -42,6 +42,8 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a client may take over the handshake of TLS. Docker's client gives up as early.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client that was refused may take to hang up.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long requests in flight may take once the daemon was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -76,14 +78,25 @@ impl Accepted {
             (Stream::Tcp(stream), Some(tls)) => (stream, tls),
             (stream, _) => return Some(stream),
         };
-        match tokio::time::timeout(TLS_TIMEOUT, tls.accept(stream)).await {
+        match tokio::time::timeout(TLS_TIMEOUT, tls.accept(stream).into_fallible()).await {
             Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
-            Ok(Err(error)) => {
+            Ok(Err((error, stream))) => {
                 tracing::info!(%error, "a client was refused: TLS handshake error");
+                // Nobody minds if that takes too long.
+                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, read_to_end(stream)).await;
                 None
             }
             Err(_) => None,
         }
+    }
+}
+
+/// Says that no more comes, and reads what the client still sends: a connection closed with something unread in it is reset, and
+/// the client would not hear why it was refused.
+async fn read_to_end(mut stream: TcpStream) {
+    use tokio::io::AsyncWriteExt as _;
+    if stream.shutdown().await.is_ok() {
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
 }
 
