@@ -7,6 +7,7 @@ pub mod capability;
 pub mod clone;
 pub mod fdpass;
 pub mod inherited;
+pub mod inode_flags;
 pub mod keyring;
 pub mod link;
 pub mod memory;
