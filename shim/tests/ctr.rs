@@ -134,9 +134,13 @@ fn containerd_runs_containers_with_our_shim() {
         "containerd, ctr, busybox and cleat-runc are needed: tests/tools.sh brings the first three"
     );
     let containerd = Containerd::start();
+    // Cgroups go by these names alone: another run of this test beside it must have others.
+    let id = |name: &str| format!("{name}-{}", std::process::id());
+    let (one, typing, two) = (id("one"), id("typing"), id("two"));
+    let two = two.as_str();
 
     // Output, exit code, clean-up.
-    let output = containerd.run(&["--rm"], "one", "echo out; echo err >&2; exit 3");
+    let output = containerd.run(&["--rm"], &one, "echo out; echo err >&2; exit 3");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert_eq!(
         (text(&output.stdout), output.status.code()),
@@ -155,7 +159,7 @@ fn containerd_runs_containers_with_our_shim() {
         "io.containerd.cleat.v1",
         "--rootfs",
         rootfs.to_str().unwrap(),
-        "in",
+        &typing,
         "/bin/busybox",
         "cat",
     ];
@@ -171,27 +175,18 @@ fn containerd_runs_containers_with_our_shim() {
     assert_eq!(typed.wait_with_output().unwrap().stdout, b"hello\n");
 
     // In the background: list, exec, pause, metrics, kill.
-    let output = containerd.run(&["--detach"], "two", "while :; do sleep 1; done");
+    let output = containerd.run(&["--detach"], two, "while :; do sleep 1; done");
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(containerd.succeeds(&["task", "ls"]).contains("RUNNING"));
     assert_eq!(
-        containerd.succeeds(&[
-            "task",
-            "exec",
-            "--exec-id",
-            "e",
-            "two",
-            "/bin/busybox",
-            "echo",
-            "hi"
-        ]),
+        containerd.succeeds(&["task", "exec", "--exec-id", "e", two, "/bin/busybox", "echo", "hi"]),
         "hi\n"
     );
-    containerd.succeeds(&["task", "pause", "two"]);
+    containerd.succeeds(&["task", "pause", two]);
     assert!(containerd.succeeds(&["task", "ls"]).contains("PAUSED"));
-    containerd.succeeds(&["task", "resume", "two"]);
-    assert!(containerd.succeeds(&["task", "ps", "two"]).lines().count() > 1);
-    containerd.succeeds(&["task", "metrics", "two"]);
+    containerd.succeeds(&["task", "resume", two]);
+    assert!(containerd.succeeds(&["task", "ps", two]).lines().count() > 1);
+    containerd.succeeds(&["task", "metrics", two]);
     assert_eq!(shims_of(containerd.directory.path()).len(), 1);
 
     // A shim that is killed: containerd notices, and nothing is left running.
@@ -214,7 +209,7 @@ fn containerd_runs_containers_with_our_shim() {
         assert!(began.elapsed() < Duration::from_secs(20), "the container lives on");
         std::thread::sleep(Duration::from_millis(20));
     }
-    containerd.ctr(&["task", "delete", "--force", "two"]);
-    containerd.succeeds(&["container", "delete", "two"]);
+    containerd.ctr(&["task", "delete", "--force", two]);
+    containerd.succeeds(&["container", "delete", two]);
     assert_eq!(shims_of(containerd.directory.path()), [0; 0]);
 }
