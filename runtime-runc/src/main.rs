@@ -8,9 +8,7 @@
 //! One thread and no runtime: code after `clone3` is as sound as before. Deliberately absent: the systemd cgroup driver,
 //! Intel RDT; asking for them is an error.
 
-#[allow(dead_code)]
 mod cgroup;
-#[allow(dead_code)]
 mod seccomp;
 
 mod affinity;

@@ -1,6 +1,6 @@
 # For the scripts that run in the guest: the engine as `make install` puts it, and what is expected of it.
 set -euo pipefail
-export DOCKER_HOST=unix:///run/cleat.sock DOCKER_CONFIG=/root/.docker-none
+export DOCKER_HOST=unix:///run/cleat.sock DOCKER_CONFIG=/nonexistent
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 PATH=$repository/target/tools/usr/bin:$repository/target/tools/bin:$PATH
 

@@ -16,11 +16,11 @@ before() {
   docker run -d --rm --name gone -v /anonymous busybox sh -c "$script" >/dev/null
   docker create --name created busybox >/dev/null
   echo kept >/var/lib/cleat/volumes/data-always/_data/file
-  date +%s >/root/before
+  date +%s >/var/tmp/cleat-rebooted-at
 }
 
 after() {
-  echo "rebooted in $(($(date +%s) - $(cat /root/before))) s"
+  echo "rebooted in $(($(date +%s) - $(cat /var/tmp/cleat-rebooted-at))) s"
   wait_for "the service, without a client" 'systemctl is-active -q cleat.service'
   for name in always unless-stopped; do
     wait_for "$name" '[ "$(inspect '$name' .State.Running)" = true ]'

@@ -43,8 +43,8 @@ impl Container {
     pub fn follow(&mut self, entry: &Entry) -> (Vec<Happening>, Consequence) {
         self.run.journal_seq = entry.seq;
         let mut events = Vec::new();
-        let mut tell = |action: &'static str, attributes: BTreeMap<String, String>| {
-            events.push(Happening { action: action.into(), attributes, at_nanos: entry.at_nanos });
+        let mut tell = |action: Cow<'static, str>, attributes: BTreeMap<String, String>| {
+            events.push(Happening { action, attributes, at_nanos: entry.at_nanos });
         };
         let mut consequence = Consequence::None;
         match &entry.what {
@@ -58,18 +58,18 @@ impl Container {
                     self.run.oom_killed = false;
                     self.run.error.clear();
                     self.run.health.iter_mut().for_each(health::Health::begin);
-                    tell("start", BTreeMap::new());
+                    tell("start".into(), BTreeMap::new());
                 }
             }
             What::Restarting { status, oom_killed, .. } => {
-                tell("die", self.die_attributes(*status, entry.at_nanos));
+                tell("die".into(), self.die_attributes(*status, entry.at_nanos));
                 self.end(entry.at_nanos, *status, *oom_killed, None);
                 self.state = State::Restarting;
             }
             What::Exited { status, oom_killed, error, by_hand } => {
                 // Between two runs there was no process that could die once more.
                 if self.state != State::Restarting {
-                    tell("die", self.die_attributes(*status, entry.at_nanos));
+                    tell("die".into(), self.die_attributes(*status, entry.at_nanos));
                 }
                 self.end(entry.at_nanos, *status, *oom_killed, error.as_deref());
                 self.run.open = false;
@@ -79,12 +79,12 @@ impl Container {
             }
             What::Oom => {
                 self.run.oom_killed = true;
-                tell("oom", BTreeMap::new());
+                tell("oom".into(), BTreeMap::new());
             }
             What::Paused => {
                 if let State::Running { pid } = self.state {
                     self.state = State::Paused { pid };
-                    tell("pause", BTreeMap::new());
+                    tell("pause".into(), BTreeMap::new());
                 }
                 // The daemon's own pause was told before.
                 self.run.health.iter_mut().for_each(health::Health::suspend);
@@ -92,33 +92,29 @@ impl Container {
             What::Resumed => {
                 if let State::Paused { pid } = self.state {
                     self.state = State::Running { pid };
-                    tell("unpause", BTreeMap::new());
+                    tell("unpause".into(), BTreeMap::new());
                 }
             }
             What::ExecExited { exec_id, status } => {
-                tell("exec_die", exec_die_attributes(exec_id, *status));
+                tell("exec_die".into(), exec_die_attributes(exec_id, *status));
                 consequence = Consequence::ExecEnded { exec_id: exec_id.clone(), status: *status };
             }
             What::Detached { exec_id } if exec_id.is_empty() => {
-                tell("detach", BTreeMap::new());
+                tell("detach".into(), BTreeMap::new());
                 consequence = Consequence::Detached { exec_id: String::new() };
             }
             What::Detached { exec_id } => {
-                tell("exec_detach", [("execID".to_owned(), exec_id.clone())].into());
+                tell("exec_detach".into(), exec_attributes(exec_id));
                 consequence = Consequence::Detached { exec_id: exec_id.clone() };
             }
             What::Probing { exec_id } => {
                 let line = health::command_line(&self.record.config);
                 for action in ["exec_create", "exec_start"] {
-                    events.push(Happening {
-                        action: format!("{action}: {line}").into(),
-                        attributes: [("execID".to_owned(), exec_id.clone())].into(),
-                        at_nanos: entry.at_nanos,
-                    });
+                    tell(format!("{action}: {line}").into(), exec_attributes(exec_id));
                 }
             }
             What::ProbeExited { exec_id, status } => {
-                tell("exec_die", exec_die_attributes(exec_id, *status));
+                tell("exec_die".into(), exec_die_attributes(exec_id, *status));
             }
             What::Probed { started_at_nanos, exit_code, output, health, failing_streak } => {
                 let probe = health::Probe {
@@ -127,18 +123,21 @@ impl Container {
                     exit_code: *exit_code,
                     output: output.clone(),
                 };
-                // The daemon may know of a pause before the journal has told it.
-                let is_paused = matches!(self.state, State::Paused { .. });
-                let health = if is_paused { Status::Unhealthy } else { *health };
-                let known = self.run.health.get_or_insert_default();
-                if known.take(probe, health, *failing_streak) {
-                    let action = format!("health_status: {}", health.as_str()).into();
-                    let attributes = BTreeMap::new();
-                    events.push(Happening { action, attributes, at_nanos: entry.at_nanos });
+                if let Some(health) = self.probed(probe, *health, *failing_streak) {
+                    tell(format!("health_status: {}", health.as_str()).into(), BTreeMap::new());
                 }
             }
         }
         (events, consequence)
+    }
+
+    /// Takes in what a probe found; returns the health if that has changed.
+    fn probed(&mut self, probe: health::Probe, health: Status, streak: u32) -> Option<Status> {
+        // The daemon may know of a pause before the journal has told it.
+        let is_paused = matches!(self.state, State::Paused { .. });
+        let health = if is_paused { Status::Unhealthy } else { health };
+        let known = self.run.health.get_or_insert_default();
+        known.take(probe, health, streak).then_some(health)
     }
 
     fn end(&mut self, at_nanos: i64, status: u32, oom_killed: bool, error: Option<&str>) {
@@ -156,6 +155,10 @@ impl Container {
             .map(|(key, value)| (key.to_owned(), value))
             .into()
     }
+}
+
+fn exec_attributes(exec_id: &str) -> BTreeMap<String, String> {
+    [("execID".to_owned(), exec_id.to_owned())].into()
 }
 
 fn exec_die_attributes(exec_id: &str, status: u32) -> BTreeMap<String, String> {

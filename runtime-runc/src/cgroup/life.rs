@@ -34,8 +34,8 @@ impl Cgroup {
     /// [`Error::NotEmpty`] if processes are in it already: two containers would share limits and their end.
     pub fn create(&self) -> Result<()> {
         let mut made = Vec::with_capacity(self.hierarchies.len());
-        let created = self.owned().iter().try_for_each(|hierarchy| {
-            let is_new = make(hierarchy, self.is_pure_v2() && !self.is_exec)?;
+        let created = self.hierarchies.iter().try_for_each(|hierarchy| {
+            let is_new = make(hierarchy, self.is_pure_v2())?;
             if is_new {
                 made.push(&hierarchy.dir);
             } else if hierarchy.dir == self.tracking().dir {
@@ -80,7 +80,7 @@ impl Cgroup {
     pub fn delete(&self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut outcome = Ok(());
-        for hierarchy in self.owned() {
+        for hierarchy in &self.hierarchies {
             outcome = outcome.and(remove(&hierarchy.dir, hierarchy.has_events(), deadline));
         }
         outcome

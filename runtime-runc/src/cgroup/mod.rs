@@ -43,8 +43,6 @@ use self::{
 #[derive(Clone, Debug)]
 pub struct Cgroup {
     hierarchies: Vec<Hierarchy>,
-    /// An exec's cgroup: a directory of its own in the tracking hierarchy, the container's in all others.
-    is_exec: bool,
 }
 
 impl Cgroup {
@@ -53,12 +51,12 @@ impl Cgroup {
     ///
     /// Source: OCI runtime-spec, config-linux.md, "Cgroups Path".
     pub fn new(cgroups_path: Option<&str>, container_id: &str) -> Result<Self> {
-        Ok(Self { hierarchies: locate(cgroups_path, container_id)?, is_exec: false })
+        Ok(Self { hierarchies: locate(cgroups_path, container_id)? })
     }
 
     /// Returns the cgroup that [`Self::paths`] described.
     pub fn from_paths(paths: BTreeMap<String, String>) -> Result<Self> {
-        Ok(Self { hierarchies: from_paths(&paths)?, is_exec: false })
+        Ok(Self { hierarchies: from_paths(&paths)? })
     }
 
     /// Returns controller → absolute path, as runc's `state.json` has them in `cgroup_paths`: `name=systemd` and the like for
@@ -90,17 +88,6 @@ impl Cgroup {
         } else {
             v1::set(self, resources)
         }
-    }
-
-    /// Returns the child cgroup of that name (one path component), not yet created: for an exec's processes.
-    pub fn exec_child(&self, name: &str) -> Result<Self> {
-        if name.is_empty() || name.starts_with('.') || name.contains('/') {
-            return Err(Error::InvalidPath(name.to_owned()));
-        }
-        let mut child = Self { hierarchies: self.hierarchies.clone(), is_exec: true };
-        let tracking = child.tracking_index();
-        child.hierarchies[tracking].dir.push(name);
-        Ok(child)
     }
 
     /// Returns the cgroup whose directories lie below this one's as `paths` say: `PATH` for every hierarchy, or
@@ -162,10 +149,5 @@ impl Cgroup {
         let index_of =
             |name: &str| self.hierarchies.iter().position(|h| h.names.iter().any(|n| n == name));
         ["", "freezer", "devices", "pids"].into_iter().find_map(index_of).unwrap_or(0)
-    }
-
-    /// Returns the hierarchies whose directory is this cgroup's own.
-    fn owned(&self) -> &[Hierarchy] {
-        if self.is_exec { std::slice::from_ref(self.tracking()) } else { &self.hierarchies }
     }
 }

@@ -102,24 +102,6 @@ fn two_containers_do_not_share_a_cgroup() {
 }
 
 #[test]
-fn an_execs_cgroup_is_killed_alone() {
-    let scratch = Scratch::new("exec");
-    let exec = scratch.0.exec_child("exec-1").unwrap();
-    exec.create().unwrap();
-    let (mut init, mut added) = (sleeper(), sleeper());
-    scratch.0.add(pid_of(&init)).unwrap();
-    exec.add(pid_of(&added)).unwrap();
-    assert_eq!(scratch.0.pids().unwrap().len(), 2);
-    exec.kill().unwrap();
-    added.wait().unwrap();
-    exec.delete().unwrap();
-    assert_eq!(scratch.0.pids().unwrap(), [pid_of(&init)]);
-    scratch.0.kill().unwrap();
-    init.wait().unwrap();
-    assert!(scratch.0.exec_child("../x").is_err());
-}
-
-#[test]
 fn a_member_is_found_in_the_cgroup_below_that_it_moved_to() {
     let scratch = Scratch::new("member");
     // A host with v1 alone has no such place.
