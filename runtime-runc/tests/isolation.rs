@@ -284,9 +284,11 @@ fn the_worker_s_own_file_cannot_be_written() {
     use std::os::fd::AsRawFd;
     let bundle = Bundle::shell("true");
     bundle.write();
-    // A file of its own: others of these tests run the worker's at the same time, which would be ETXTBSY.
+    // A file of its own, written by a process of its own: a child that another test starts meanwhile would hold it open, and
+    // to run it would be ETXTBSY.
     let own = bundle.directory.join("worker");
-    fs::copy(bundle.worker().get_program(), &own).unwrap();
+    let mut copy = std::process::Command::new("cp");
+    assert!(copy.arg(bundle.worker().get_program()).arg(&own).status().unwrap().success());
     let mut create = std::process::Command::new(&own);
     create.args(bundle.worker().get_args()).stdin(std::process::Stdio::null());
     create.args(["create", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);

@@ -347,7 +347,10 @@ fn write_bundle(directory: &Path, id: &str, options: &Options) {
     for name in ["rootfs/bin", "rootfs/proc", "rootfs/dev", "rootfs/tmp", "state", "runtime"] {
         fs::create_dir_all(directory.join(name)).unwrap();
     }
-    fs::copy("/bin/busybox", directory.join("rootfs/bin/busybox")).unwrap();
+    // By a process of its own: a child that another test starts meanwhile would hold it open, and to run it would be ETXTBSY.
+    let mut copy = std::process::Command::new("cp");
+    let program = directory.join("rootfs/bin/busybox");
+    assert!(copy.arg("/bin/busybox").arg(program).status().unwrap().success());
     fs::set_permissions(directory.join("rootfs/bin/busybox"), fs::Permissions::from_mode(0o755))
         .unwrap();
     let mut namespaces = vec!["mount", "uts", "ipc", "network"];
