@@ -8,6 +8,7 @@ use common::{Bundle, succeeded};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 #[test]
 fn it_is_number_one_in_namespaces_of_its_own() {
@@ -177,21 +178,62 @@ fn a_read_only_root_can_still_have_mounts_made_in_it() {
 }
 
 #[test]
-fn bind_mounts_keep_what_is_not_asked_for() {
-    let mut bundle =
-        Bundle::shell("cat /proc/self/mountinfo | grep -E ' /(a|b|c) ' | cut -d' ' -f5,6; cat /c");
+fn bind_mounts_keep_their_flags_until_one_is_named() {
+    let mut bundle = Bundle::shell(
+        "cat /proc/self/mountinfo | grep -E ' /([abc]|f/.) ' | cut -d' ' -f5,6; cat /c",
+    );
     let source = bundle.directory.join("source");
     fs::create_dir(&source).unwrap();
     fs::write(source.join("file"), "inside").unwrap();
     bundle.mount("/a", "bind", &source, "bind,ro,nosuid,noatime");
     bundle.mount("/b", "none", &source, "rbind,rro,rnoexec");
     bundle.mount("/c", "bind", source.join("file"), "rbind,rprivate");
+    // Sources with flags: mounts that came before. A whole tree's flags are no flags of the mount's own.
+    bundle.mount("/f", "tmpfs", "tmpfs", "mode=755");
+    let from = bundle.rootfs().join("a");
+    bundle.mount("/f/1", "bind", &from, "bind");
+    bundle.mount("/f/2", "bind", &from, "bind,nodev");
+    bundle.mount("/f/3", "bind", &from, "bind,dev,sync");
+    bundle.mount("/f/4", "bind", &from, "bind,relatime");
+    bundle.mount("/f/5", "bind", &from, "bind,rprivate,rnodev");
     let text = bundle.output();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "/a ro,nosuid,noatime");
     assert!(lines[1].starts_with("/b ro,noexec"), "{text}");
     assert!(lines[2].starts_with("/c rw"), "{text}");
-    assert_eq!(lines[3], "inside");
+    let expected = [
+        "/f/1 ro,nosuid,noatime",
+        "/f/2 rw,nodev,noatime",
+        "/f/3 rw,noatime",
+        "/f/4 rw,relatime",
+        "/f/5 ro,nosuid,nodev,noatime",
+        "inside",
+    ];
+    assert_eq!(lines[3..], expected);
+}
+
+#[test]
+fn flags_that_a_user_namespace_locks_stay_or_fail_the_mount() {
+    let run = |options: &str| {
+        let mut bundle = Bundle::shell("grep ' /a ' /proc/self/mountinfo | cut -d' ' -f6");
+        bundle.map_root();
+        let source = bundle.directory.join("source");
+        fs::create_dir(&source).unwrap();
+        let mount = |options: &str| {
+            Command::new("mount").args(["-o", options]).args([&source, &source]).status().unwrap()
+        };
+        assert!(mount("bind").success() && mount("remount,bind,ro,nodev").success());
+        bundle.mount("/a", "bind", &source, options);
+        let output = bundle.run();
+        assert!(Command::new("umount").arg(&source).status().unwrap().success());
+        output
+    };
+    let flags = succeeded(run("bind,nosuid"));
+    assert!(flags.starts_with("ro,nosuid,nodev"), "{flags}");
+    let refused = run("bind,rw");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{text}");
+    assert!(text.contains("cannot clear locked flags: operation not permitted"), "{text}");
 }
 
 #[test]

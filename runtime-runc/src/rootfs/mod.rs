@@ -8,6 +8,7 @@
 mod cgroupfs;
 mod copy;
 mod device;
+mod flags;
 pub mod layer;
 mod mask;
 mod mount;

@@ -2,6 +2,7 @@
 //! found below the root without leaving it: there is no moment between check and mount (CVE-2021-30465).
 
 use super::Site;
+use super::flags;
 use super::options::Options;
 use super::path::{self, Kind};
 use crate::error::{Context, Error, Result, reason};
@@ -168,8 +169,11 @@ impl Mounter<'_> {
         recursive: bool,
         options: &Options,
     ) -> Result<OwnedFd> {
-        if !options.filesystem.is_empty() {
-            let data = options.filesystem.join(",");
+        // A mount of its own has none of the filesystem's flags, such as `sync`: they are as they are.
+        let data = options.filesystem.iter().filter(|word| !flags::is_flag(word));
+        let data: Vec<&str> = data.map(String::as_str).collect();
+        if !data.is_empty() {
+            let data = data.join(",");
             return Err(Error::Invalid(format!(
                 "bind mounts cannot have any filesystem-specific options applied: {data}"
             )));
@@ -198,7 +202,8 @@ impl Mounter<'_> {
             )));
         }
         let (target, _) = self.target(destination, kind)?;
-        adjust(&tree, options).context(what)?;
+        options.named.apply(&tree)?;
+        adjust_tree(&tree, options).context(what)?;
         mountapi::attach(tree, target).context(what)
     }
 }
@@ -228,11 +233,15 @@ pub(super) fn new_mount(
 
 /// Gives a copied tree the attributes and the propagation of the options.
 pub(super) fn adjust(tree: impl AsFd, options: &Options) -> cleat_sys::Result<()> {
-    let nothing = Attributes::default();
-    if options.own != nothing {
+    if options.own != Attributes::default() {
         mountapi::set_attributes(&tree, options.own, false)?;
     }
-    if options.all != nothing {
+    adjust_tree(tree, options)
+}
+
+/// The same without what is for the uppermost mount alone.
+fn adjust_tree(tree: impl AsFd, options: &Options) -> cleat_sys::Result<()> {
+    if options.all != Attributes::default() {
         mountapi::set_attributes(&tree, options.all, true)?;
     }
     for (flag, recursive) in &options.propagation {

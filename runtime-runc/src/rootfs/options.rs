@@ -1,5 +1,6 @@
 //! Mount options as text → what they do, OCI runtime-spec, config.md, Linux mount options.
 
+use super::flags::Named;
 use crate::error::{Error, Result};
 use crate::spec::Mount;
 use cleat_sys::mountapi::{Attributes, attr};
@@ -11,6 +12,8 @@ pub struct Options {
     pub bind: Option<bool>,
     /// For the mount itself.
     pub own: Attributes,
+    /// The same of a bind mount, for which it counts what is not named.
+    pub named: Named,
     /// For it and every mount below.
     pub all: Attributes,
     /// In order: (`MS_SHARED` and its like, with everything below).
@@ -95,6 +98,7 @@ impl Options {
     pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut options = Self::default();
         for word in words {
+            options.named.take(word);
             match effect(word) {
                 Some((Effect::Refuse(text), _)) => return Err(Error::Invalid((*text).to_owned())),
                 Some((effect, tree)) => options.take(effect, tree, word),
