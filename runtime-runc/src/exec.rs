@@ -50,7 +50,7 @@ pub const SYNTAX: Syntax = Syntax {
 /// # Errors
 /// [`Error`] in runc's words.
 pub fn run(global: &Global, words: &[String]) -> Result<i32> {
-    selfexe::protect()?;
+    selfexe::protect(&global.root)?;
     let arguments = Arguments::parse_verb("exec", words, &SYNTAX)?;
     let container = Container::load(&global.root, &arguments.rest[0])?;
     match container.status()? {

@@ -19,7 +19,7 @@ pub const SYNTAX: Syntax = Syntax {
 /// # Errors
 /// [`crate::error::Error`]; nothing of the container is left then.
 pub fn run(global: &Global, words: &[String]) -> Result<i32> {
-    selfexe::protect()?;
+    selfexe::protect(&global.root)?;
     let arguments = Arguments::parse_verb("run", words, &SYNTAX)?;
     let detach = arguments.has("detach");
     let mut request = Request::new(&arguments)?;

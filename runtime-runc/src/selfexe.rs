@@ -3,18 +3,23 @@
 //! Which defence holds: while a process of ours is inside a container, its `/proc/<pid>/exe` leads to the worker's file, and a
 //! program of the image may be a link or a script that runs `/proc/self/exe`. Not being dumpable keeps strangers off, but not
 //! a container with CAP_SYS_PTRACE, and not the second way. So the worker never enters a container from the host's file: it
-//! first executes itself from a detached, read-only copy of the mount its file is on. What is opened through that mount, by
-//! whatever link, cannot be opened for writing (`EROFS`), the mount is in no namespace where it could be remounted, and no
-//! byte is copied: three system calls and one `execve`.
+//! first executes itself from a place where nobody can write, the first of these that can be had:
+//!
+//! 1. a file system of its own, an overlay of the directory its file is in without a layer for changes (0.1 ms);
+//! 2. a detached, read-only copy of the mount its file is on: what is opened through it, by whatever link, cannot be opened for
+//!    writing (`EROFS`), and it is in no namespace where it could be changed;
+//! 3. a sealed memfd, which takes no rights but copies the file.
 //!
 //! A caller that starts the worker through such a mount already (`/proc/self/fd/N` of
 //! `cleat_sys::mountapi::read_only_clone`, or a read-only bind mount) saves the second `execve`; so does a host with a read-only
-//! `/usr`. Where the mount cannot be copied the worker runs from a sealed memfd.
+//! `/usr`.
 
 use crate::error::{Context, Result};
+use crate::log;
 use cleat_sys::{Errno, clone, mountapi};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::stat;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -25,10 +30,13 @@ const EXE: &str = "/proc/self/exe";
 
 /// Returns at once when this process runs from where nobody can write; else executes itself again from such a place.
 ///
+/// `root` is a directory elsewhere, which need not be there yet.
+///
 /// # Errors
-/// Where neither way works: then it must not go near a container.
-pub fn protect() -> Result<()> {
+/// Where no way works: then it must not go near a container.
+pub fn protect(root: &Path) -> Result<()> {
     if is_protected()? {
+        log::debug(|| "runc exeseal: using /proc/self/exe clone".to_owned());
         return Ok(());
     }
     let args: Vec<CString> =
@@ -38,14 +46,30 @@ pub fn protect() -> Result<()> {
             CString::new([name.into_vec(), value.into_vec()].join(&b'=')).ok()
         })
         .collect();
-    let copy = match mountapi::read_only_clone(Path::new(EXE)) {
-        Ok(copy) => copy,
-        Err(_) => {
-            sealed_copy().context(|| "unable to create safe /proc/self/exe clone".to_owned())?
-        }
+    let what = || "unable to create safe /proc/self/exe clone".to_owned();
+    let copy = match sealed_in_place(root) {
+        Some(copy) => copy,
+        None => sealed_copy().context(what)?,
     };
     let what = || "unable to run from the safe /proc/self/exe clone".to_owned();
     clone::execute(copy, &args, &env).context(what).map(drop)
+}
+
+/// Tries the ways that leave the file where it is.
+fn sealed_in_place(root: &Path) -> Option<OwnedFd> {
+    let path = std::fs::read_link(EXE).ok()?;
+    // The name may be another file's by now, or in this mount namespace.
+    let (named, own) = (stat(&path).ok()?, stat(EXE).ok()?);
+    if (named.st_dev, named.st_ino) != (own.st_dev, own.st_ino) {
+        return None;
+    }
+    let overlay = || {
+        let elsewhere = root.ancestors().find(|directory| directory.is_dir())?;
+        let sealed = mountapi::sealed_overlay(&path, elsewhere).ok()?;
+        log::debug(|| "runc exeseal: using overlayfs for sealed /proc/self/exe".to_owned());
+        Some(sealed)
+    };
+    overlay().or_else(|| mountapi::read_only_clone(&path).ok())
 }
 
 fn is_protected() -> Result<bool> {

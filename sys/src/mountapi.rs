@@ -159,15 +159,54 @@ fn open_tree(
     owned_fd(raw)
 }
 
-/// Copies the mount that `path` lies on to a detached, read-only one: what is opened or run through it can be written by
-/// nobody, although the file itself stays as it is.
+/// Opens the file at `path` through a read-only copy of the mount it lies on: what is opened or run through the handle can be
+/// written by nobody, although the file itself stays as it is.
+///
+/// The copy is of the file's directory and is let go of at once, so that it belongs to no mount namespace and the file is not
+/// its root: whoever gets at the file by a link in `/proc` finds nothing that could be made writable again.
 ///
 /// # Errors
-/// Those of [`clone_tree`] and [`set_attributes`].
+/// Those of [`clone_tree`] and [`set_attributes`]; `EINVAL` for a path without a name at its end.
 pub fn read_only_clone(path: &Path) -> Result<OwnedFd> {
-    let tree = clone_tree(path, false)?;
+    let (directory, name) = (path.parent(), path.file_name());
+    let (Some(directory), Some(name)) = (directory, name) else { return Err(Errno::EINVAL) };
+    let tree = clone_tree(directory, false)?;
     set_attributes(&tree, Attributes { set: attr::RDONLY, ..Attributes::default() }, false)?;
-    Ok(tree)
+    open_path_at(&tree, name.as_bytes())
+}
+
+/// Opens the file at `path` through an overlay of its directory and of `other`, which has no layer for changes: no mount of
+/// it, however attached or remounted, can be written to. `other` is there because an overlay wants two layers then; neither
+/// directory lies in the other.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN, `ENODEV` where there are no overlays, `EINVAL` where the directory cannot be a layer.
+pub fn sealed_overlay(path: &Path, other: &Path) -> Result<OwnedFd> {
+    let (directory, name) = (path.parent(), path.file_name());
+    let (Some(directory), Some(name)) = (directory, name) else { return Err(Errno::EINVAL) };
+    let context = FsContext::open("overlay")?;
+    let layers = [directory, other].map(escape).join(&b':');
+    context.set_string("lowerdir", layers)?;
+    let tree = context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV)?;
+    open_path_at(&tree, name.as_bytes())
+}
+
+/// Takes from `:` and `\` their meaning between layers.
+fn escape(path: &Path) -> Vec<u8> {
+    let mut escaped = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b':' | b'\\') {
+            escaped.push(b'\\');
+        }
+        escaped.push(*byte);
+    }
+    escaped
+}
+
+fn open_path_at(directory: &OwnedFd, name: &[u8]) -> Result<OwnedFd> {
+    use nix::fcntl::{OFlag, openat};
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(directory, name, flags, nix::sys::stat::Mode::empty())
 }
 
 /// What `mount_setattr(2)` changes.
@@ -282,16 +321,40 @@ mod tests {
         fs::remove_dir_all(base).unwrap();
     }
 
+    /// Writing through a handle fails, and neither it nor its mount can be changed; the file itself can.
+    #[track_caller]
+    fn check_is_sealed(file: &OwnedFd, path: &Path) {
+        let through = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let open = || fs::OpenOptions::new().write(true).open(&through).unwrap_err();
+        assert_eq!(open().raw_os_error(), Some(libc::EROFS));
+        let writable = Attributes { clear: attr::RDONLY, ..Attributes::default() };
+        assert_eq!(set_attributes(file, writable, false), Err(Errno::EINVAL));
+        let remount = nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_BIND;
+        let nothing = None::<&str>;
+        let remounted = nix::mount::mount(nothing, through.as_str(), nothing, remount, nothing);
+        assert_eq!(remounted, Err(Errno::EINVAL));
+        assert_eq!(open().raw_os_error(), Some(libc::EROFS));
+        fs::write(path, "still writable by its own path").unwrap();
+    }
+
     #[test]
-    fn a_read_only_clone_cannot_be_written_through() {
+    fn a_read_only_clone_cannot_be_written_through_nor_made_writable() {
         let path = std::env::temp_dir().join(format!("cleat-roclone-{}", std::process::id()));
         fs::write(&path, "x").unwrap();
-        let clone = read_only_clone(&path).unwrap();
-        let through = format!("/proc/self/fd/{}", clone.as_raw_fd());
-        let error = fs::OpenOptions::new().write(true).open(through).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
-        fs::write(&path, "still writable by its own path").unwrap();
+        check_is_sealed(&read_only_clone(&path).unwrap(), &path);
         fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_sealed_overlay_cannot_be_written_through_nor_made_writable() {
+        let base = std::env::temp_dir().join(format!("cleat-seal:\\{}", std::process::id()));
+        let (directory, other) = (base.join("a:b"), base.join("other"));
+        fs::create_dir_all(&directory).unwrap();
+        fs::create_dir_all(&other).unwrap();
+        let path = directory.join("file");
+        fs::write(&path, "x").unwrap();
+        check_is_sealed(&sealed_overlay(&path, &other).unwrap(), &path);
+        fs::remove_dir_all(base).unwrap();
     }
 
     #[test]

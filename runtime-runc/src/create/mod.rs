@@ -102,7 +102,7 @@ impl Request {
 /// # Errors
 /// [`Error`]; nothing of the container is left then.
 pub fn run(global: &Global, words: &[String]) -> Result<()> {
-    selfexe::protect()?;
+    selfexe::protect(&global.root)?;
     let request = Request::new(&Arguments::parse_verb("create", words, &SYNTAX)?)?;
     let spec = Spec::load(&request.bundle)?;
     check_terminal(&spec, &request, true)?;
