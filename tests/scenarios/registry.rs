@@ -118,7 +118,9 @@ fn stored(daemon: &TestDaemon) -> Vec<String> {
     for directory in ["root/content/blobs/sha256", "root/content/ingest", "root/snapshots"] {
         let entries = std::fs::read_dir(daemon.path(directory)).unwrap().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        found.extend(names.filter(|name| !["active", "init", "trash"].contains(&name.as_str())));
+        found.extend(
+            names.filter(|name| !["active", "init", "nursery", "trash"].contains(&name.as_str())),
+        );
     }
     found
 }

@@ -125,7 +125,7 @@ impl Snapshots {
     pub fn draft(&self) -> Result<Draft, Error> {
         let number = self.next_number();
         let dir = self.0.root.join(number.to_string());
-        super::make_private_dir(&dir)?;
+        self.0.nursery.make(number, &dir)?;
         let fs = dir.join("fs");
         super::make_private_dir(&fs)?;
         super::set_mode(&fs, 0o755)?;

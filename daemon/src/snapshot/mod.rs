@@ -15,6 +15,7 @@ pub mod diff;
 mod init;
 mod layer;
 mod merged;
+mod nursery;
 mod trash;
 
 use std::{
@@ -34,6 +35,7 @@ use cleat_sys::mountapi::Overlay;
 use crate::metadata::{self, Database};
 
 pub use layer::{Draft, Layer, Lease};
+use nursery::Nursery;
 use trash::Trash;
 
 /// Switched off because a layer must be complete by itself: with these an upper directory may hold a file's metadata or
@@ -87,6 +89,7 @@ struct Store {
     leases: layer::Leases,
     /// The number of the next committed layer's directory.
     next: AtomicU64,
+    nursery: Nursery,
     trash: Trash,
 }
 
@@ -100,7 +103,7 @@ impl Snapshots {
         for dir in [root, &root.join("active")] {
             make_private_dir(dir)?;
         }
-        spread_layers(root);
+        let nursery = Nursery::open(&root.join("nursery"))?;
         init::make(&root.join("init/fs"))?;
         let trash = Trash::open(&root.join("trash"))?;
         let layers = layer::load(root, database)?;
@@ -110,6 +113,7 @@ impl Snapshots {
             layers: RwLock::new(layers),
             leases: layer::Leases::default(),
             next: AtomicU64::new(next),
+            nursery,
             trash,
         })))
     }
@@ -314,13 +318,6 @@ fn make_private_dir(path: &Path) -> Result<(), Error> {
         Err(error) => Err(Error::io("make", path)(error)),
         Ok(()) => Ok(()),
     }
-}
-
-/// Keeps the layers apart on the disk. ext4 without a journal does not use an inode again for minutes, and looks at all of them
-/// in turn: where a large layer has just been removed, the next one would take ten times as long to unpack.
-fn spread_layers(root: &Path) {
-    // Other filesystems have no such flag, and no need of it.
-    let _ = fs::File::open(root).map(cleat_sys::inode_flags::spread_subdirectories);
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
