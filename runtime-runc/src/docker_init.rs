@@ -29,13 +29,15 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("{NAME}: a command is needed: {NAME} -- COMMAND [ARG...]");
         return ExitCode::from(1);
     };
-    // Blocked signals wait for `SigSet::wait`; the child starts with none blocked.
+    // Blocked signals wait for `SigSet::wait`. The command must not inherit that.
     let all = SigSet::all();
     if let Err(error) = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None) {
         eprintln!("{NAME}: cannot block signals: {error}");
         return ExitCode::from(1);
     }
-    match Command::new(&program).args(command).process_group(0).spawn() {
+    let mut shadowed = Command::new(&program);
+    shadowed.args(command).process_group(0);
+    match cleat_sys::process::with_default_signals(&mut shadowed).spawn() {
         Ok(child) => watch(Pid::from_raw(child.id() as i32), &all),
         Err(error) => {
             eprintln!("{NAME}: exec {} failed: {error}", program.to_string_lossy());

@@ -75,7 +75,7 @@ fn check_one(key: &str, spec: &Spec, private: &dyn Fn(i32, &str) -> bool) -> Res
 pub fn write_all(sysctls: &BTreeMap<String, String>) -> Result<()> {
     for (key, value) in sysctls {
         let path = path_of(key)?;
-        std::fs::write(&path, value).context(|| format!("open {}", path.display()))?;
+        std::fs::write(&path, value).context(|| format!("open sysctl {key} file"))?;
     }
     Ok(())
 }
@@ -96,7 +96,7 @@ fn path_of(key: &str) -> Result<PathBuf> {
     };
     let plain = Path::new(&relative).components().all(|part| matches!(part, Component::Normal(_)));
     if !plain || relative.is_empty() {
-        return Err(Error::Invalid(format!("sysctl {key:?} is no parameter")));
+        return Err(Error::Invalid(format!("open sysctl {key} file: no such file or directory")));
     }
     Ok(Path::new("/proc/sys").join(relative))
 }

@@ -174,7 +174,37 @@ pub fn default_signals() -> Result<()> {
         // SAFETY: the default action replaces another action that is no handler of ours.
         unsafe { signal(ignorable, SigHandler::SigDfl) }?;
     }
+    for internal in LIBRARY_SIGNALS {
+        set_default_action(internal)?;
+    }
     SigSet::empty().thread_set_mask()
+}
+
+/// What the C library keeps for itself and `sigaction(3)` refuses. glibc's `posix_spawn(3)` leaves them ignored in the child, and
+/// `execve` hands that on: to a container in the end.
+const LIBRARY_SIGNALS: [libc::c_int; 2] = [32, 33];
+
+fn set_default_action(signal: libc::c_int) -> Result<()> {
+    // The kernel's own structure: handler, flags, restorer and a mask of 64 bits. All zeros mean SIG_DFL with no flag.
+    let action = [0_u64; 4];
+    // SAFETY: the kernel reads a structure of 32 bytes, which `action` is, with a mask of 8, and keeps no pointer to it.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        )
+    };
+    Errno::result(answer).map(drop)
+}
+
+/// Has the command start with [`default_signals`], whatever this process blocks or ignores.
+pub fn with_default_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec, `default_signals` makes system calls only.
+    unsafe { command.pre_exec(|| default_signals().map_err(Into::into)) }
 }
 
 /// Lets the polite signals end this process although it is the first of its PID namespace, where a default action does nothing. An

@@ -138,6 +138,24 @@ fn an_init_is_the_first_process_and_reaps() {
     let ran = daemon.docker(["run", "--rm", "--init", "busybox", "sh", "-c", script]).expect(7);
     assert_eq!(ran.text(), "docker-init");
     daemon.docker(["run", "--rm", "--init", "busybox", "nope"]).expect(127);
+    let shown = |flags: &[&'static str]| {
+        let command = ["busybox", "grep", "-E", "SigBlk|SigIgn", "/proc/self/status"];
+        let args = ["run", "--rm"].into_iter().chain(flags.iter().copied()).chain(command);
+        daemon.docker(args).expect(0).text().to_owned()
+    };
+    let none = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000";
+    assert_eq!(shown(&["--init"]), none);
+    assert_eq!(shown(&[]), none);
+}
+
+#[test]
+fn an_init_hands_signals_on() {
+    let flags = vec!["--init-path".to_owned(), static_worker().to_string_lossy().into_owned()];
+    let daemon = TestDaemon::with(Options { flags, ..Options::default() });
+    daemon.import_busybox();
+    daemon.docker(["run", "-d", "--init", "--name", "gentle", "busybox", "sleep", "60"]).expect(0);
+    daemon.docker(["kill", "-s", "USR1", "gentle"]).expect(0);
+    assert_eq!(daemon.docker(["wait", "gentle"]).text(), "138");
 }
 
 #[test]

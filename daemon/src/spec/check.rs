@@ -296,7 +296,7 @@ fn check_sysctls(host: &HostConfig) -> Result<(), Error> {
         let plain =
             name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
                 && !name.contains("..");
-        refuse(!plain, format!("invalid sysctl name {name:?}"))?;
+        refuse(!plain, format!("open sysctl {name} file: no such file or directory"))?;
         refuse(
             value.contains(['\n', '\0']),
             format!("invalid value of the sysctl {name}: it has more than one line"),
