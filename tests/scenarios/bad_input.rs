@@ -135,6 +135,10 @@ fn what_docker_finds_out_at_start_is_refused_at_start() {
         "500",
         &format!(r#"{runtime}sysctl \"kernel.x\" is not in a separate kernel namespace"#),
     );
+    for missing in ["net/../kernel/core_pattern", "net.../kernel/hostname", "net.ipv4.nope"] {
+        let body = format!(r#"{{"Sysctls":{{"{missing}":"x"}}}}"#);
+        check(&body, "400", &format!("open sysctl {missing} file: "));
+    }
     check(r#"{"Ulimits":[{"Name":"nofile","Soft":5,"Hard":2}]}"#, "500", runtime);
     check(r#"{"Dns":["bad"]}"#, "500", "bad nameserver address bad");
     check(r#"{"DeviceCgroupRules":["bad"]}"#, "500", "invalid device cgroup rule format: 'bad'");
@@ -149,6 +153,17 @@ fn what_docker_finds_out_at_start_is_refused_at_start() {
     check(&log(r#""max-size":"x""#), "500", &format!("{failed}invalid size: 'x'"));
     check(&log(r#""tag":"{{.Nope}}""#), "500", "can't evaluate field Nope");
     check(&log(r#""labels-regex":"[""#), "500", &format!("{failed}error parsing regexp"));
+}
+
+#[test]
+fn a_client_that_still_sends_hears_why_it_was_refused() {
+    let daemon = TestDaemon::with_busybox();
+    // More than the kernel keeps of what nobody reads.
+    let archive = vec![0; 16 << 20];
+    daemon
+        .docker_with_stdin(["import", "-c", "BOGUS", "-", "x"], archive)
+        .expect(1)
+        .says("Error response from daemon: BOGUS is not a valid change command");
 }
 
 #[test]

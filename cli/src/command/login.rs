@@ -80,12 +80,12 @@ fn given(call: &Call) -> Outcome<Option<(String, String)>> {
     let username = flags.text("username").trim().to_owned();
     let password = flags.text("password");
     if flags.changed("password") {
-        print::err("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n");
         if flags.on("password-stdin") {
             return Err(
                 "conflicting options: cannot specify both --password and --password-stdin".into()
             );
         }
+        print::err("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n");
     }
     if flags.on("password-stdin") {
         if username.is_empty() {
@@ -103,7 +103,7 @@ fn given(call: &Call) -> Outcome<Option<(String, String)>> {
 /// Asks on the terminal for what the flags do not say.
 fn ask(call: &Call, key: String) -> Outcome<Credentials> {
     if !terminal::stdin_is() {
-        return Err("Cannot perform an interactive login from a non TTY device".into());
+        return Err("Error: Cannot perform an interactive login from a non TTY device".into());
     }
     let mut username = call.flags.text("username").trim().to_owned();
     if username.is_empty() {

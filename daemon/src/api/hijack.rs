@@ -89,6 +89,11 @@ impl Socket {
         self.0.wanted.notified().await;
     }
 
+    /// Takes the stream from a connection that HTTP is done with.
+    pub fn close(&self) -> Option<Stream> {
+        lock(&self.0.stream).take()
+    }
+
     /// Gives the socket to the handler's continuation.
     pub fn hand_over(&self, early: &[u8]) {
         let (Some(stream), Some(taker)) = (lock(&self.0.stream).take(), lock(&self.0.taker).take())

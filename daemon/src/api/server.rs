@@ -42,8 +42,8 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a client may take over the handshake of TLS. Docker's client gives up as early.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client that was refused may take to hang up.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client to whom nothing more is said may take to hang up.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long requests in flight may take once the daemon was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -83,7 +83,7 @@ impl Accepted {
             Ok(Err((error, stream))) => {
                 tracing::info!(%error, "a client was refused: TLS handshake error");
                 // Nobody minds if that takes too long.
-                let _ = tokio::time::timeout(REFUSAL_TIMEOUT, read_to_end(stream)).await;
+                let _ = tokio::time::timeout(LINGER_TIMEOUT, read_to_end(stream)).await;
                 None
             }
             Err(_) => None,
@@ -93,7 +93,7 @@ impl Accepted {
 
 /// Says that no more comes, and reads what the client still sends: a connection closed with something unread in it is reset, and
 /// the client would not hear why it was refused.
-async fn read_to_end(mut stream: TcpStream) {
+async fn read_to_end(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     use tokio::io::AsyncWriteExt as _;
     if stream.shutdown().await.is_ok() {
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
@@ -193,8 +193,10 @@ async fn connection(router: Router, stream: Stream, stop: CancellationToken) {
         tokio::select! {
             biased;
             ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended early");
+                match ended {
+                    Ok(()) if !stopping => linger(&socket).await,
+                    Ok(()) => {}
+                    Err(error) => tracing::debug!(%error, "a connection ended early"),
                 }
                 return;
             }
@@ -209,6 +211,13 @@ async fn connection(router: Router, stream: Stream, stop: CancellationToken) {
                 Pin::new(&mut connection).graceful_shutdown();
             }
         }
+    }
+}
+
+/// Lets a client that still sends a long body come to the answer that was given without it.
+async fn linger(socket: &Socket) {
+    if let Some(stream) = socket.close() {
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, read_to_end(stream)).await;
     }
 }
 

@@ -56,7 +56,7 @@ const RUNTIME: &str = "failed to create task for container: failed to create shi
 /// Checks what Docker leaves to the start of the container. Nothing of it has happened before.
 ///
 /// # Errors
-/// [`Error::AtStart`].
+/// [`Error::AtStart`], or [`Error::Invalid`] where Docker too blames the caller.
 pub fn check_at_start(config: &Config, host: &HostConfig) -> Result<(), Error> {
     let late = |error: Error| Error::AtStart(error.to_string());
     let runtime = |error: Error| Error::AtStart(format!("{RUNTIME}: {error}"));
@@ -69,6 +69,7 @@ pub fn check_at_start(config: &Config, host: &HostConfig) -> Result<(), Error> {
         devices::cgroup_rule(rule).map_err(late)?;
     }
     check_names(config).map_err(runtime)?;
+    check_sysctl_names(host)?;
     check_sysctls(host).map_err(runtime)?;
     let shares = host.cpu_shares;
     refuse(shares == 1, "the minimum allowed cpu-shares is 2").map_err(runtime)?;
@@ -290,13 +291,21 @@ fn check_security(host: &HostConfig) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_sysctls(host: &HostConfig) -> Result<(), Error> {
-    let empty = BTreeMap::new();
-    for (name, value) in host.sysctls.as_ref().unwrap_or(&empty) {
+/// A name that could lead out of the directory of its namespace is no parameter's.
+fn check_sysctl_names(host: &HostConfig) -> Result<(), Error> {
+    for name in host.sysctls.iter().flatten().map(|(name, _)| name) {
         let plain =
             name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte))
                 && !name.contains("..");
-        refuse(!plain, format!("open sysctl {name} file: no such file or directory"))?;
+        let missing = format!("{RUNTIME}: open sysctl {name} file: no such file or directory");
+        refuse(!plain, missing)?;
+    }
+    Ok(())
+}
+
+fn check_sysctls(host: &HostConfig) -> Result<(), Error> {
+    let empty = BTreeMap::new();
+    for (name, value) in host.sysctls.as_ref().unwrap_or(&empty) {
         refuse(
             value.contains(['\n', '\0']),
             format!("invalid value of the sysctl {name}: it has more than one line"),
