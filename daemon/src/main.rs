@@ -6,6 +6,7 @@ mod config;
 mod container;
 mod content;
 mod daemon;
+mod disk;
 mod engine;
 mod event;
 mod gc;

@@ -170,6 +170,9 @@ impl<'a> Applier<'a> {
 
     fn run<R: BufRead>(mut self, reader: &mut TarReader<R>) -> Result<Applied, Error> {
         while let Some(entry) = reader.next_entry()? {
+            if let Flavor::Layer { aside } = self.flavor {
+                crate::disk::change(aside).map_err(Error::io("make", &entry.name))?;
+            }
             self.entry(reader, &entry)?;
         }
         self.finish()?;

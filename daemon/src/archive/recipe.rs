@@ -16,6 +16,7 @@ use std::{
 };
 
 use super::Error;
+use crate::disk;
 
 /// Fast rather than small: headers shrink to a tenth either way.
 const LEVEL: i32 = 1;
@@ -26,7 +27,7 @@ const PATH_MAX: usize = 8192;
 
 /// Writes a recipe while a layer is applied.
 pub struct Writer {
-    output: zstd::stream::write::Encoder<'static, File>,
+    output: zstd::stream::write::Encoder<'static, disk::File>,
     raw: Vec<u8>,
 }
 
@@ -35,7 +36,7 @@ impl Writer {
     ///
     /// # Errors
     /// Those of the compressor.
-    pub fn new(file: File) -> io::Result<Self> {
+    pub fn new(file: disk::File) -> io::Result<Self> {
         let output = zstd::stream::write::Encoder::new(file, LEVEL)?;
         Ok(Self { output, raw: Vec::with_capacity(RAW_MAX) })
     }

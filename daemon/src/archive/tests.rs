@@ -119,8 +119,9 @@ impl Tree {
     }
 
     fn layer(&self, tar: &[u8]) -> Result<Applied, Error> {
-        let recipe = File::create(self.dir.path().join("recipe")).unwrap();
-        let recipe = recipe::Writer::new(recipe).unwrap();
+        let path = self.dir.path().join("recipe");
+        let _ = fs::remove_file(&path);
+        let recipe = recipe::Writer::new(crate::disk::File::create_new(&path).unwrap()).unwrap();
         let mut reader = reader(Cursor::new(tar.to_vec()), Some(recipe));
         let flavor = Flavor::Layer { aside: self.dir.path() };
         let applied = apply(&mut reader, &self.view(), b"", flavor)?;

@@ -11,7 +11,7 @@
 mod partial;
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{
@@ -22,6 +22,8 @@ use std::{
 
 use cleat_proto::{digest::Digest, kind::Kind};
 use sha2::{Digest as _, Sha256};
+
+use crate::disk;
 
 pub use partial::Partial;
 
@@ -93,19 +95,14 @@ impl Content {
     pub fn open(root: &Path) -> Result<Self, Error> {
         let (blobs, ingest) = (root.join("blobs/sha256"), root.join("ingest"));
         for dir in [root, &blobs, &ingest] {
-            use std::os::unix::fs::DirBuilderExt;
-            fs::DirBuilder::new()
-                .mode(0o700)
-                .recursive(true)
-                .create(dir)
-                .map_err(Error::io("make", dir))?;
+            disk::make_private_dir(dir).map_err(Error::io("make", dir))?;
         }
         for entry in fs::read_dir(&ingest).map_err(Error::io("list", &ingest))? {
             let path = entry.map_err(Error::io("list", &ingest))?.path();
             if partial::is_fresh(&path) {
                 continue;
             }
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            disk::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
         Ok(Self(Arc::new(Store { blobs, ingest, next: AtomicU64::new(0) })))
     }
@@ -117,7 +114,7 @@ impl Content {
     pub fn ingest(&self) -> Result<Ingest, Error> {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let path = self.0.ingest.join(number.to_string());
-        let file = File::create_new(&path).map_err(Error::io("make", &path))?;
+        let file = disk::File::create_new(&path).map_err(Error::io("make", &path))?;
         Ok(Ingest { store: self.clone(), path, file, hash: Sha256::new() })
     }
 
@@ -141,7 +138,7 @@ impl Content {
     /// [`Error::NotFound`], [`Error::TooLarge`], [`Error::Mismatch`] for a damaged one.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, Error> {
         let path = self.path(digest);
-        let file = match File::open(&path) {
+        let file = match fs::File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::NotFound(digest.clone()));
             }
@@ -165,7 +162,7 @@ impl Content {
     /// [`Error::Io`].
     pub fn remove(&self, digest: &Digest) -> Result<(), Error> {
         let path = self.path(digest);
-        match fs::remove_file(&path) {
+        match disk::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io("remove", &path)(error))
             }
@@ -193,7 +190,7 @@ impl Content {
 pub struct Ingest {
     store: Content,
     path: PathBuf,
-    file: File,
+    file: disk::File,
     hash: Sha256,
 }
 
@@ -211,9 +208,9 @@ impl Ingest {
         }
         self.file.sync_data().map_err(Error::io("sync", &self.path))?;
         let target = self.store.path(&found);
-        fs::rename(&self.path, &target).map_err(Error::io("name", &target))?;
+        disk::rename(&self.path, &target).map_err(Error::io("name", &target))?;
         let dir = &self.store.0.blobs;
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io("sync", dir))?;
+        disk::sync_dir(dir).map_err(Error::io("sync", dir))?;
         Ok(found)
     }
 }
@@ -233,7 +230,7 @@ impl Write for Ingest {
 impl Drop for Ingest {
     fn drop(&mut self) {
         // After a commit the name is gone, and that is fine.
-        let _ = fs::remove_file(&self.path);
+        let _ = disk::remove_file(&self.path);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A blob that is still coming: what is there of it stays, until it is whole and used, or wrong.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs,
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     time::Duration,
@@ -10,6 +10,7 @@ use std::{
 use cleat_proto::digest::Digest;
 
 use super::{Content, Error};
+use crate::disk;
 
 const SUFFIX: &str = "partial";
 /// What nobody has gone on with for so long is not kept over a start.
@@ -18,7 +19,7 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// What has come of a blob.
 pub struct Partial {
     path: PathBuf,
-    file: File,
+    file: disk::File,
     length: u64,
 }
 
@@ -38,8 +39,7 @@ impl Content {
     /// [`Error::Io`].
     pub fn partial(&self, digest: &Digest) -> Result<Partial, Error> {
         let path = self.0.ingest.join(format!("{}.{SUFFIX}", digest.hex()));
-        let file = OpenOptions::new().read(true).append(true).create(true).open(&path);
-        let file = file.map_err(Error::io("open", &path))?;
+        let file = disk::File::append(&path).map_err(Error::io("open", &path))?;
         let length = file.metadata().map_err(Error::io("look at", &path))?.len();
         Ok(Partial { path, file, length })
     }
@@ -56,7 +56,7 @@ impl Content {
             let Some(hex) = name.strip_suffix(&format!(".{SUFFIX}")) else { continue };
             if !keep(hex) {
                 bytes += entry.metadata().map_or(0, |metadata| metadata.len());
-                fs::remove_file(entry.path()).map_err(Error::io("remove", &entry.path()))?;
+                disk::remove_file(&entry.path()).map_err(Error::io("remove", &entry.path()))?;
             }
         }
         Ok(bytes)
@@ -90,7 +90,7 @@ impl Partial {
         while left > 0 {
             let mut bytes = Vec::with_capacity(piece);
             let piece = left.min(piece as u64);
-            let count = (&self.file).take(piece).read_to_end(&mut bytes)?;
+            let count = (&mut self.file).take(piece).read_to_end(&mut bytes)?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -122,7 +122,7 @@ impl Partial {
 
     /// Removes it: whole and used, or wrong.
     pub fn remove(self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = disk::remove_file(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "a partial blob stays");
         }
     }

@@ -92,7 +92,7 @@ impl Images {
         if gone.is_empty() {
             return Ok(());
         }
-        self.0.database.write_blocking(move |tx: &mut Transaction<'_>| {
+        self.0.database.write_blocking(move |tx: &mut Transaction| {
             gone.iter().for_each(|key| tx.delete(BLOBS, key));
             Ok::<_, metadata::Error>(())
         })

@@ -7,6 +7,8 @@
 
 mod blobs;
 mod changes;
+#[cfg(test)]
+mod check;
 mod commit;
 pub mod config;
 mod import;

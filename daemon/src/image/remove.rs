@@ -78,10 +78,12 @@ impl Images {
             }
         } else if single {
             let consider = Consider { names: false, stopped: !options.force };
-            self.check(&image, consider, &uses()).map_err(|conflict| conflict.error(&image.id))?;
+            self.conflict(&image, consider, &uses())
+                .map_err(|conflict| conflict.error(&image.id))?;
         } else if !options.force {
             let consider = Consider { names: true, stopped: true };
-            self.check(&image, consider, &uses()).map_err(|conflict| conflict.error(&image.id))?;
+            self.conflict(&image, consider, &uses())
+                .map_err(|conflict| conflict.error(&image.id))?;
         }
         self.remove_image(&image.id, options, by_name, uses, &mut removed)?;
         Ok(removed)
@@ -119,7 +121,7 @@ impl Images {
         let Some(image) = self.get(id) else { return Ok(()) };
         let users = uses();
         let consider = Consider { names: false, stopped: !options.force };
-        if let Err(conflict) = self.check(&image, consider, &users) {
+        if let Err(conflict) = self.conflict(&image, consider, &users) {
             let is_dangling = image.references.is_empty() && !self.has_children(id);
             if quiet && (!is_dangling || conflict.used) {
                 return Ok(());
@@ -144,7 +146,7 @@ impl Images {
         }
     }
 
-    fn check(&self, image: &Image, consider: Consider, uses: &[Use]) -> Result<(), Conflict> {
+    fn conflict(&self, image: &Image, consider: Consider, uses: &[Use]) -> Result<(), Conflict> {
         if self.has_children(&image.id) {
             let why = "image has dependent child images".to_owned();
             return Err(Conflict { hard: true, used: false, why });

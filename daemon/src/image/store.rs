@@ -19,8 +19,8 @@ use crate::{
     snapshot::{self, Lease, Snapshots},
 };
 
-const IMAGES: Table<ImageRecord> = Table::new("images");
-const REFERENCES: Table<ImageId> = Table::new("references");
+pub(super) const IMAGES: Table<ImageRecord> = Table::new("images");
+pub(super) const REFERENCES: Table<ImageId> = Table::new("references");
 
 /// What the database has of an image beside its configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,12 +208,19 @@ impl Images {
         let layers: Vec<snapshot::Layer> = fresh.iter().map(|new| new.layer.clone()).collect();
         let keys: Vec<String> = new.references.iter().map(Reference::key).collect();
         let stored = (id.clone(), record.clone());
-        self.0.database.write_blocking(move |tx| {
+        let written = self.0.database.write_blocking(move |tx| {
             layers.iter().try_for_each(|layer| Snapshots::put(tx, layer))?;
             tx.put(IMAGES, stored.0.as_str(), &stored.1)?;
             keys.iter().try_for_each(|key| tx.put(REFERENCES, key, &stored.0))?;
-            Ok::<_, Error>(())
-        })?;
+            Ok::<_, metadata::Error>(())
+        });
+        if let Err(error) = written {
+            if matches!(error, metadata::Error::Unsettled(_)) {
+                // The records may be there: what they mean is left to the next start.
+                fresh.into_iter().filter_map(|new| new.draft).for_each(snapshot::Draft::leave);
+            }
+            return Err(error.into());
+        }
         for NewLayer { layer, draft } in fresh {
             self.0.snapshots.adopt(layer, draft);
         }
@@ -315,7 +322,7 @@ impl Images {
         let garbage = self.garbage(&rest, uses);
         let keys: Vec<String> = image.references.iter().map(Reference::key).collect();
         let (id, layers) = (image.id.clone(), garbage.clone());
-        self.0.database.write_blocking(move |tx: &mut Transaction<'_>| {
+        self.0.database.write_blocking(move |tx: &mut Transaction| {
             tx.delete(IMAGES, id.as_str());
             keys.iter().for_each(|key| tx.delete(REFERENCES, key));
             layers.iter().for_each(|layer| Snapshots::forget(tx, layer));
@@ -342,7 +349,7 @@ impl Images {
             return Ok(());
         }
         let layers = garbage.clone();
-        self.0.database.write_blocking(move |tx: &mut Transaction<'_>| {
+        self.0.database.write_blocking(move |tx: &mut Transaction| {
             layers.iter().for_each(|layer| Snapshots::forget(tx, layer));
             Ok::<_, metadata::Error>(())
         })?;

@@ -19,6 +19,8 @@ use crate::{
     snapshot::Snapshots,
 };
 
+mod power;
+
 struct Store {
     dir: tempfile::TempDir,
     images: Images,

@@ -1,6 +1,6 @@
 //! One layer's tar into a snapshot: hashed by one thread while another makes the files, its recipe written along.
 
-use std::{fs::File, io::Write};
+use std::io::Write;
 
 use cleat_proto::digest::{ChainId, DiffId};
 
@@ -13,6 +13,7 @@ use crate::{
         recipe,
         view::View,
     },
+    disk,
     snapshot::{self, Draft, Snapshots},
 };
 
@@ -32,7 +33,7 @@ pub(super) fn unpack(snapshots: &Snapshots, tar: impl Chunks) -> Result<Unpacked
     let draft = snapshots.draft()?;
     let input = |error| archive::Error::Input(error);
     let path = draft.dir().join(RECIPE);
-    let recipe = File::create_new(&path).and_then(recipe::Writer::new);
+    let recipe = disk::File::create_new(&path).and_then(recipe::Writer::new);
     let recipe = recipe.map_err(archive::Error::Output)?;
     let hashed = Hashed::new(tar).map_err(input)?;
     let mut tar = reader(ChunkReader::new(hashed), Some(recipe));

@@ -3,11 +3,17 @@
 //! Tables map a text key to a value kept as JSON; the module that owns a kind of state owns its [`Table`]. Writes go
 //! through one thread: whatever waits when it is free goes into one commit (group commit), and a write's future
 //! resolves when its commit is on disk. Reads see the last commit and never wait for a writer.
+//!
+//! A commit that fails is not simply undone: its last write may have reached the disk before the error. So the database is
+//! opened anew, which settles it (each commit has a number), and what is not there is written once more. Where the disk is full,
+//! a reserve is given up first: removing things must be possible then.
+
+mod reserve;
 
 use std::{
     marker::PhantomData,
-    path::Path,
-    sync::{Arc, mpsc},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, mpsc},
     thread,
 };
 
@@ -21,6 +27,8 @@ use cleat_proto::kind::Kind;
 const SCHEMA_VERSION: u64 = 1;
 const SCHEMA: Table<u64> = Table::new("schema");
 const SCHEMA_KEY: &str = "version";
+/// The number of the last commit.
+const COMMIT_KEY: &str = "commit";
 
 /// What can go wrong with the database.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +62,11 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// The store failed, and does not open any more to say how far it came.
+    #[error(
+        "the database failed, and only a restart will tell whether the change is recorded: {0}"
+    )]
+    Unsettled(redb::Error),
     /// The writer thread is gone: the daemon is shutting down.
     #[error("the database is closed")]
     Closed,
@@ -64,9 +77,23 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Closed => Kind::Unavailable,
-            Self::Open { .. } | Self::Downgrade { .. } | Self::Store(_) | Self::Damaged { .. } => {
-                Kind::Internal
-            }
+            Self::Open { .. }
+            | Self::Downgrade { .. }
+            | Self::Store(_)
+            | Self::Unsettled(_)
+            | Self::Damaged { .. } => Kind::Internal,
+        }
+    }
+
+    /// The same error for one more of those that shared a commit.
+    fn again(&self) -> Self {
+        let io = |error: &dyn std::fmt::Display| {
+            redb::Error::Io(std::io::Error::other(error.to_string()))
+        };
+        match self {
+            Self::Unsettled(error) => Self::Unsettled(io(error)),
+            Self::Store(error) => Self::Store(io(error)),
+            other => Self::Store(io(other)),
         }
     }
 }
@@ -108,13 +135,15 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
 pub type Row<V> = (String, Result<V, Error>);
 
 /// A write in progress. What it changes reaches the commit only if all of it succeeds.
-pub struct Transaction<'t> {
-    inner: &'t redb::WriteTransaction,
-    /// Table, key, and the new value; `None` deletes. Later entries win.
-    pending: Vec<(&'static str, String, Option<Vec<u8>>)>,
+#[derive(Default)]
+pub struct Transaction {
+    pending: Vec<Change>,
 }
 
-impl Transaction<'_> {
+/// Table, key, and the new value; `None` deletes. Later ones win.
+type Change = (&'static str, String, Option<Vec<u8>>);
+
+impl Transaction {
     /// Sets the value of a key.
     ///
     /// # Errors
@@ -138,22 +167,9 @@ impl Transaction<'_> {
     pub fn delete<V: Serialize + DeserializeOwned>(&mut self, table: Table<V>, key: &str) {
         self.pending.push((table.name, key.to_owned(), None));
     }
-
-    fn apply(self) -> Result<(), Error> {
-        for (name, key, value) in self.pending {
-            let definition: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(name);
-            let mut open = self.inner.open_table(definition).map_err(redb::Error::from)?;
-            match value {
-                Some(bytes) => open.insert(key.as_str(), bytes.as_slice()).map(drop),
-                None => open.remove(key.as_str()).map(drop),
-            }
-            .map_err(redb::Error::from)?;
-        }
-        Ok(())
-    }
 }
 
-type Job = Box<dyn FnOnce(&redb::WriteTransaction) -> Reply + Send>;
+type Job = Box<dyn FnOnce() -> (Vec<Change>, Reply) + Send>;
 /// Tells the waiting future how the commit went; `Some` is the error of the commit itself.
 type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
 
@@ -161,8 +177,15 @@ type Reply = Box<dyn FnOnce(Option<Error>) + Send>;
 #[derive(Clone)]
 pub struct Database {
     // Before the writer: the writer's end must find no other handle.
-    inner: Arc<redb::Database>,
+    store: Arc<Store>,
     writer: Arc<Writer>,
+}
+
+/// The open file.
+struct Store {
+    path: PathBuf,
+    /// `None` after a failure, until it opens again.
+    inner: RwLock<Option<redb::Database>>,
 }
 
 /// The thread that commits. Its end waits for what it was given.
@@ -173,12 +196,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(database: Arc<redb::Database>) -> Self {
+    fn start(store: Arc<Store>) -> Self {
         let (jobs, queue) = mpsc::channel::<Job>();
         let thread = thread::Builder::new()
             .name("metadata".into())
             .stack_size(256 << 10)
-            .spawn(move || write_loop(&database, &queue))
+            .spawn(move || write_loop(&store, &queue))
             .expect("a thread can be started while the daemon starts");
         Self { jobs: Some(jobs), thread: Some(thread) }
     }
@@ -204,13 +227,11 @@ impl Database {
     /// # Errors
     /// [`Error::Open`] if it cannot be had, [`Error::Downgrade`] if a newer release wrote it.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let inner = redb::Builder::new()
-            .set_cache_size(2 << 20)
-            .create(path)
+        let inner = create(path)
             .map_err(|source| Error::Open { path: path.display().to_string(), source })?;
-        let inner = Arc::new(inner);
-        let writer = Arc::new(Writer::start(Arc::clone(&inner)));
-        let database = Self { inner, writer };
+        let store = Arc::new(Store { path: path.to_owned(), inner: RwLock::new(Some(inner)) });
+        let writer = Arc::new(Writer::start(Arc::clone(&store)));
+        let database = Self { store, writer };
         match database.get(SCHEMA, SCHEMA_KEY)? {
             Some(SCHEMA_VERSION) => {}
             Some(found) if found > SCHEMA_VERSION => return Err(Error::Downgrade { found }),
@@ -228,7 +249,7 @@ impl Database {
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
-        F: FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+        F: FnOnce(&mut Transaction) -> Result<T, E> + Send + 'static,
     {
         self.submit(change)?.await.map_err(|_| Error::Closed)?
     }
@@ -241,7 +262,7 @@ impl Database {
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
-        F: FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+        F: FnOnce(&mut Transaction) -> Result<T, E> + Send + 'static,
     {
         self.submit(change)?.blocking_recv().map_err(|_| Error::Closed)?
     }
@@ -250,19 +271,20 @@ impl Database {
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
-        F: FnOnce(&mut Transaction<'_>) -> Result<T, E> + Send + 'static,
+        F: FnOnce(&mut Transaction) -> Result<T, E> + Send + 'static,
     {
         let (done, answer) = oneshot::channel();
-        let job: Job = Box::new(move |inner| {
-            let mut tx = Transaction { inner, pending: Vec::new() };
-            let result =
-                change(&mut tx).and_then(|value| tx.apply().map(|()| value).map_err(E::from));
-            Box::new(move |commit_error| {
+        let job: Job = Box::new(move || {
+            let mut tx = Transaction::default();
+            let result = change(&mut tx);
+            let pending = if result.is_ok() { tx.pending } else { Vec::new() };
+            let reply = move |commit_error: Option<Error>| {
                 let _ = done.send(match commit_error {
-                    None => result,
-                    Some(error) => Err(error.into()),
+                    Some(error) if result.is_ok() => Err(error.into()),
+                    _ => result,
                 });
-            })
+            };
+            (pending, Box::new(reply) as Reply)
         });
         self.writer.submit(job)?;
         Ok(answer)
@@ -277,7 +299,7 @@ impl Database {
         table: Table<V>,
         key: &str,
     ) -> Result<Option<V>, Error> {
-        let tx = self.inner.begin_read().map_err(redb::Error::from)?;
+        let tx = self.store.begin_read()?;
         let open = match tx.open_table(table.definition()) {
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
             other => other.map_err(redb::Error::from)?,
@@ -294,7 +316,7 @@ impl Database {
         &self,
         table: Table<V>,
     ) -> Result<Vec<Row<V>>, Error> {
-        let tx = self.inner.begin_read().map_err(redb::Error::from)?;
+        let tx = self.store.begin_read()?;
         let open = match tx.open_table(table.definition()) {
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
             other => other.map_err(redb::Error::from)?,
@@ -310,28 +332,136 @@ impl Database {
     }
 }
 
-fn write_loop(database: &redb::Database, queue: &mpsc::Receiver<Job>) {
-    while let Ok(first) = queue.recv() {
-        let jobs = std::iter::once(first).chain(queue.try_iter());
-        commit(database, jobs);
+impl Store {
+    fn begin_read(&self) -> Result<redb::ReadTransaction, Error> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = inner.as_ref() {
+            return Ok(database.begin_read().map_err(redb::Error::from)?);
+        }
+        drop(inner);
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let database = match &mut *inner {
+            Some(database) => database,
+            closed => closed.insert(create(&self.path).map_err(redb::Error::from)?),
+        };
+        Ok(database.begin_read().map_err(redb::Error::from)?)
+    }
+
+    /// Commits changes under a number.
+    fn commit(&self, number: u64, changes: &[Change]) -> Result<(), redb::Error> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let database = inner.as_ref().ok_or(redb::Error::DatabaseClosed)?;
+        let tx = database.begin_write()?;
+        for (name, key, value) in changes {
+            put(&tx, name, key, value.as_deref())?;
+        }
+        let number = serde_json::to_vec(&number).map_err(std::io::Error::other)?;
+        put(&tx, SCHEMA.name, COMMIT_KEY, Some(&number))?;
+        Ok(tx.commit()?)
+    }
+
+    /// Opens the file anew after a failure. redb does nothing more with one that has failed.
+    fn reopen(&self) -> Result<(), redb::Error> {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        drop(inner.take());
+        *inner = Some(create(&self.path)?);
+        Ok(())
+    }
+
+    /// Returns the number of the last commit.
+    fn last_commit(&self) -> Result<u64, Error> {
+        let tx = self.begin_read()?;
+        let open = match tx.open_table(SCHEMA.definition()) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(0),
+            other => other.map_err(redb::Error::from)?,
+        };
+        let found = open.get(COMMIT_KEY).map_err(redb::Error::from)?;
+        let number = found.map(|guard| SCHEMA.decode(COMMIT_KEY, guard.value())).transpose()?;
+        Ok(number.unwrap_or(0))
+    }
+
+    /// Commits changes after commit `last`; where that fails, settles what has become of them, and tries once more.
+    fn commit_or_settle(&self, last: &mut Option<u64>, changes: &[Change]) -> Result<(), Error> {
+        let number = match last.take() {
+            Some(last) => last + 1,
+            None => self.settle()? + 1,
+        };
+        let mut result = self.commit(number, changes);
+        for is_last in [false, true] {
+            let Err(error) = &result else { break };
+            tracing::warn!(%error, "the database failed and is opened anew");
+            if reserve::is_full(error) {
+                reserve::give_up(&self.path);
+            }
+            let found = self.settle()?;
+            if found == number {
+                result = Ok(());
+            } else if is_last {
+                *last = Some(found);
+            } else {
+                result = self.commit(number, changes);
+            }
+        }
+        result?;
+        *last = Some(number);
+        Ok(())
+    }
+
+    /// Opens the file anew and returns the number of the last commit in it.
+    fn settle(&self) -> Result<u64, Error> {
+        self.reopen().map_err(Error::Unsettled)?;
+        self.last_commit().map_err(|error| match error {
+            Error::Store(error) => Error::Unsettled(error),
+            other => other,
+        })
     }
 }
 
-fn commit(database: &redb::Database, jobs: impl Iterator<Item = Job>) {
-    let tx = match database.begin_write() {
-        Ok(tx) => tx,
-        // Dropping the jobs tells their futures that the database is closed.
-        Err(_) => return,
-    };
-    let replies: Vec<Reply> = jobs.map(|job| job(&tx)).collect();
-    match tx.commit() {
-        Ok(()) => replies.into_iter().for_each(|reply| reply(None)),
-        Err(error) => {
-            let text = error.to_string();
-            for reply in replies {
-                let error = redb::Error::Io(std::io::Error::other(text.clone()));
-                reply(Some(Error::Store(error)));
-            }
+fn put(
+    tx: &redb::WriteTransaction,
+    table: &str,
+    key: &str,
+    value: Option<&[u8]>,
+) -> Result<(), redb::Error> {
+    let definition: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(table);
+    let mut open = tx.open_table(definition)?;
+    match value {
+        Some(bytes) => open.insert(key, bytes).map(drop)?,
+        None => open.remove(key).map(drop)?,
+    }
+    Ok(())
+}
+
+fn create(path: &Path) -> Result<redb::Database, redb::DatabaseError> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(2 << 20);
+    #[cfg(test)]
+    if crate::disk::faults::are_counted(path) {
+        let backend = crate::disk::faults::Backend::open(path).map_err(redb::StorageError::Io)?;
+        return builder.create_with_backend(backend);
+    }
+    builder.create(path)
+}
+
+fn write_loop(store: &Store, queue: &mpsc::Receiver<Job>) {
+    reserve::keep(&store.path);
+    let mut last = store.last_commit().ok();
+    while let Ok(first) = queue.recv() {
+        let (mut changes, mut replies) = (Vec::new(), Vec::new());
+        for job in std::iter::once(first).chain(queue.try_iter()) {
+            let (pending, reply) = job();
+            changes.extend(pending);
+            replies.push(reply);
+        }
+        let failed = match changes.is_empty() {
+            true => None,
+            false => store.commit_or_settle(&mut last, &changes).err(),
+        };
+        for reply in replies {
+            reply(failed.as_ref().map(Error::again));
+        }
+        if failed.is_none() {
+            reserve::keep(&store.path);
         }
     }
 }
@@ -366,6 +496,39 @@ mod tests {
         drop(database);
         let again = Database::open(&dir.path().join("meta.redb")).unwrap();
         assert_eq!(again.get(TEXTS, "a").unwrap().as_deref(), Some("kept"));
+    }
+
+    #[test]
+    fn what_is_refused_is_not_there_and_what_is_taken_is_whatever_the_disk_does() {
+        use crate::disk::faults::{Fault, arm};
+        for fault in [Fault::Once, Fault::Full] {
+            for at in 1..40 {
+                let dir = tempfile::tempdir().unwrap();
+                let path = dir.path().join("meta.redb");
+                drop(Database::open(&path).unwrap());
+                let faults = arm(dir.path(), at, fault);
+                let Ok(database) = Database::open(&path) else { continue };
+                let taken: Vec<bool> = (0..3)
+                    .map(|n| {
+                        let key = n.to_string();
+                        let write = move |tx: &mut Transaction| tx.put(TEXTS, &key, &"kept".into());
+                        database.write_blocking::<_, Error, _>(write).is_ok()
+                    })
+                    .collect();
+                faults.disarm();
+                let there = |database: &Database| -> Vec<bool> {
+                    let get = |n: u32| database.get(TEXTS, &n.to_string()).unwrap().is_some();
+                    (0..3).map(get).collect()
+                };
+                assert_eq!(there(&database), taken, "{fault:?} at {at}");
+                // One failure of the disk does not close the database for good.
+                assert!(fault == Fault::Full || taken.iter().all(|taken| *taken), "at {at}");
+                let more = |tx: &mut Transaction| tx.put(TEXTS, "more", &"more".into());
+                database.write_blocking::<_, Error, _>(more).unwrap();
+                drop(database);
+                assert_eq!(there(&Database::open(&path).unwrap()), taken, "{fault:?} at {at}");
+            }
+        }
     }
 
     #[test]

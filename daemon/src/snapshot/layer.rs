@@ -12,7 +12,7 @@ use cleat_proto::digest::{ChainId, DiffId};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Snapshots, merged, trash::Trash};
-use crate::metadata::{Database, Table, Transaction};
+use crate::metadata::{self, Database, Table, Transaction};
 
 const LAYERS: Table<Layer> = Table::new("layers");
 
@@ -137,12 +137,12 @@ impl Snapshots {
     ///
     /// # Errors
     /// [`Error::Metadata`].
-    pub fn put(tx: &mut Transaction<'_>, layer: &Layer) -> Result<(), Error> {
-        Ok(tx.put(LAYERS, layer.chain_id.as_str(), layer)?)
+    pub fn put(tx: &mut Transaction, layer: &Layer) -> Result<(), metadata::Error> {
+        tx.put(LAYERS, layer.chain_id.as_str(), layer)
     }
 
     /// Removes a layer's record.
-    pub fn forget(tx: &mut Transaction<'_>, id: &ChainId) {
+    pub fn forget(tx: &mut Transaction, id: &ChainId) {
         tx.delete(LAYERS, id.as_str());
     }
 
@@ -222,14 +222,17 @@ impl Draft {
         &self.dir
     }
 
+    /// Leaves it where it is: the next start finds it recorded, or sweeps it.
+    pub fn leave(mut self) {
+        self.kept = true;
+    }
+
     /// Brings all of it to the disk, and whatever else that filesystem has to write: one call for the layer.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn sync(&self) -> Result<(), Error> {
-        nix::unistd::syncfs(&self.root)
-            .map_err(std::io::Error::from)
-            .map_err(Error::io("sync", &self.dir))
+        crate::disk::sync_filesystem(&self.root, &self.dir).map_err(Error::io("sync", &self.dir))
     }
 }
 

@@ -313,11 +313,7 @@ impl Snapshots {
 }
 
 fn make_private_dir(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
-    match fs::DirBuilder::new().mode(0o700).recursive(true).create(path) {
-        Err(error) => Err(Error::io("make", path)(error)),
-        Ok(()) => Ok(()),
-    }
+    crate::disk::make_private_dir(path).map_err(Error::io("make", path))
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {

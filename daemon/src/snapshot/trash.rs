@@ -43,7 +43,7 @@ impl Trash {
     pub(super) fn take(&self, path: &Path) -> Result<(), Error> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let target = self.dir.join(number.to_string());
-        match fs::rename(path, &target) {
+        match crate::disk::rename(path, &target) {
             Ok(()) => {
                 // The thread lives as long as the sender, that is, as we do.
                 let _ = self.queue.send(target);
@@ -56,7 +56,7 @@ impl Trash {
 }
 
 fn delete(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path)
+    if let Err(error) = crate::disk::remove_tree(path)
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "cannot delete from the trash");
