@@ -209,7 +209,10 @@ fn filter_of(container: &Container) -> Result<Option<Filter>> {
     let extra = &container.state.cleat;
     let Some(flags) = extra.filter_flags else { return Ok(None) };
     let path = container.directory.join(FILTER);
-    let program = std::fs::read(&path).context(|| format!("open {}", path.display()))?;
+    let mut program = std::fs::read(&path).context(|| format!("open {}", path.display()))?;
+    if let Some(length) = extra.filter_bytes {
+        program.truncate(length as usize);
+    }
     Ok(Some(Filter {
         program,
         flags,

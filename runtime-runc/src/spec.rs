@@ -4,8 +4,9 @@
 //! for resources and seccomp are taken from there. As in Go, a `null` stands for an empty list.
 
 use crate::error::{Context, Error, Result};
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp};
+use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -223,7 +224,8 @@ pub struct Linux {
     pub resources: Option<LinuxResources>,
     #[serde(deserialize_with = "nullable")]
     pub rootfs_propagation: String,
-    pub seccomp: Option<LinuxSeccomp>,
+    /// As it stands: the text is the key of the cache of filters, and parsed only when one is to be compiled.
+    pub seccomp: Option<Box<RawValue>>,
     #[serde(deserialize_with = "nullable")]
     pub sysctl: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]

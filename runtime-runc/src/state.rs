@@ -11,7 +11,7 @@
 //!
 //! The file has `runc`'s field names for what others read of it; what only this worker needs is under `cleat`.
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::spec::{self, Capabilities};
 use cleat_sys::pidfd::PidFd;
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 /// The fifo in which init waits for `start`; see `start.rs`.
 pub const FIFO: &str = "exec.fifo";
-/// The compiled filter, for `exec`.
+/// A file that begins with the compiled filter, for `exec`.
 pub const FILTER: &str = "seccomp.bpf";
 const FILE: &str = "state.json";
 
@@ -66,6 +66,9 @@ pub struct Extra {
     /// There is a [`FILTER`]; the flags to install it with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_flags: Option<u32>,
+    /// How long the filter is; the whole file where that is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_listener: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -218,7 +221,7 @@ pub struct Stat {
 
 /// Reads `/proc/<pid>/stat`; nothing if there is no such process.
 pub fn stat_of(pid: i32) -> Option<Stat> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&cgroup::slurp(Path::new(&format!("/proc/{pid}/stat"))).ok()?)
 }
 
 /// The name, in parentheses, may hold anything, parentheses too: the fields begin after the last one. Source: `proc_pid_stat(5)`.

@@ -21,6 +21,7 @@ pub mod process;
 pub mod pty;
 pub mod seccomp;
 pub mod spawn;
+pub mod statmount;
 pub mod tty;
 pub mod xattr;
 

@@ -256,6 +256,30 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> Result<()> {
     Errno::result(answer).map(drop)
 }
 
+/// Attaches a detached mount to the entry `name` of `directory`, which is no path; a link of that name is not followed.
+///
+/// # Errors
+/// Those of [`attach`]; `EINVAL` for a path. Source: `move_mount(2)`.
+pub fn attach_in(mount: impl AsFd, directory: impl AsFd, name: &str) -> Result<()> {
+    if name.contains('/') || matches!(name, "" | "." | "..") {
+        return Err(Errno::EINVAL);
+    }
+    let (from, to) = (mount.as_fd().as_raw_fd(), directory.as_fd().as_raw_fd());
+    let name = c_string(name)?;
+    // SAFETY: both paths are C strings that live across the call.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            from,
+            c"".as_ptr(),
+            to,
+            name.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    Errno::result(answer).map(drop)
+}
+
 /// An overlay: read-only layers, and where changes go.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {

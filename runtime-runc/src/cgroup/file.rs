@@ -40,14 +40,33 @@ pub fn write_each(dir: &Path, name: &str, values: &[String]) -> Result<()> {
 /// Returns what the file holds, trimmed.
 pub fn read(dir: &Path, name: &str) -> Result<String> {
     let path = dir.join(name);
-    let mut text = String::with_capacity(256);
-    match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
-        Ok(_) => {
+    match slurp(&path) {
+        Ok(mut text) => {
             text.truncate(text.trim_end().len());
             Ok(text)
         }
         Err(source) => Err(Error::Read { path, source }),
     }
+}
+
+/// Returns the whole text of a file of the kernel's, whose size nobody needs to ask for: it is always 0. A program's name in it
+/// may be any bytes; what is no UTF-8 is replaced.
+pub fn slurp(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let (mut bytes, mut filled) = (vec![0; 4096], 0);
+    loop {
+        match file.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if filled == bytes.len() {
+            bytes.resize(2 * filled, 0);
+        }
+    }
+    bytes.truncate(filled);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Returns the value of `key` in a file of `key value` lines.

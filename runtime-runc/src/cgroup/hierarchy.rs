@@ -2,14 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Component, Path, PathBuf},
 };
 
-use super::error::{Error, Result};
+use super::{
+    error::{Error, Result},
+    file, usual,
+};
 
 /// Where pure v2 hosts have the hierarchy: `file-hierarchy(7)` of systemd, and every engine's assumption.
-const UNIFIED_ROOT: &str = "/sys/fs/cgroup";
+pub(super) const UNIFIED_ROOT: &str = "/sys/fs/cgroup";
 
 /// A container's directory in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +31,13 @@ impl Hierarchy {
     }
 }
 
-/// A cgroup mount, from one line of `/proc/self/mountinfo`.
+/// A cgroup mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
-    names: Vec<String>,
+pub(super) struct Mount {
+    pub names: Vec<String>,
     /// The directory of the hierarchy that is mounted.
-    root: PathBuf,
-    target: PathBuf,
+    pub root: PathBuf,
+    pub target: PathBuf,
 }
 
 /// Finds the hierarchies and places `cgroups_path` (or, if absent or empty, the container's id) in each.
@@ -52,11 +54,15 @@ pub fn locate(cgroups_path: Option<&str>, container_id: &str) -> Result<Vec<Hier
             root,
         }]);
     }
-    let mounts = parse_mountinfo(&read("/proc/self/mountinfo")?);
+    let own = read("/proc/self/cgroup")?;
+    let mounts = match usual::mounts(Path::new(UNIFIED_ROOT), &own) {
+        Some(mounts) => mounts,
+        None => parse_mountinfo(&read("/proc/self/mountinfo")?),
+    };
     if mounts.is_empty() {
         return Err(Error::NoMount);
     }
-    let own = if is_absolute { BTreeMap::new() } else { parse_own(&read("/proc/self/cgroup")?) };
+    let own = if is_absolute { BTreeMap::new() } else { parse_own(&own) };
     Ok(mounts.into_iter().map(|mount| place(mount, &own, &inner)).collect())
 }
 
@@ -78,13 +84,13 @@ pub fn from_paths(paths: &BTreeMap<String, String>) -> Result<Vec<Hierarchy>> {
     Ok(hierarchies)
 }
 
-fn is_pure_v2() -> bool {
+pub(super) fn is_pure_v2() -> bool {
     nix::sys::statfs::statfs(UNIFIED_ROOT)
         .is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC)
 }
 
 fn read(path: &str) -> Result<String> {
-    fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
+    file::slurp(Path::new(path)).map_err(|source| Error::Read { path: path.into(), source })
 }
 
 /// Takes a cgroups path to a relative one that cannot leave where it is joined to.
@@ -124,7 +130,7 @@ fn parse_own(text: &str) -> BTreeMap<String, String> {
 }
 
 /// Parses `/proc/self/mountinfo` for cgroup mounts, one per hierarchy. Source: `proc_pid_mountinfo(5)`.
-fn parse_mountinfo(text: &str) -> Vec<Mount> {
+pub(super) fn parse_mountinfo(text: &str) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = Vec::new();
     for line in text.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -150,7 +156,7 @@ fn parse_mountinfo(text: &str) -> Vec<Mount> {
 }
 
 /// Picks the controllers out of a v1 mount's super options: what is no option of the filesystem.
-fn controllers(options: &str) -> Vec<String> {
+pub(super) fn controllers(options: &str) -> Vec<String> {
     const NOT_CONTROLLERS: [&str; 7] =
         ["rw", "ro", "xattr", "clone_children", "noprefix", "cpuset_v2_mode", "favordynmods"];
     let is_controller =

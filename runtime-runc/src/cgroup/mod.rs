@@ -26,6 +26,7 @@ mod join;
 mod life;
 #[cfg(test)]
 mod tests;
+mod usual;
 mod v1;
 mod v2;
 
@@ -33,7 +34,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-pub use self::{error::Error, join::Joiner};
+pub use self::{error::Error, file::slurp, join::Joiner};
 use self::{
     error::Result,
     hierarchy::{Hierarchy, from_paths, locate},

@@ -11,7 +11,7 @@ use crate::foreground::{self, Signals};
 use crate::namespace;
 use crate::rootfs;
 use crate::spec::Spec;
-use crate::state::{self, Config, Container, FILTER, State};
+use crate::state::{self, Config, Container, State};
 use crate::{Global, create, delete, hook, log};
 use cleat_sys::pidfd::PidFd;
 use nix::mount::{MsFlags, mount};
@@ -94,9 +94,7 @@ pub fn restore(global: &Global, words: &[String]) -> Result<i32> {
         },
     };
     container.state.cleat.starting = false;
-    if let Some(filter) = &draft.filter {
-        state::write_whole(&container.directory.join(FILTER), &filter.program)?;
-    }
+    draft.keep_filter(&container.directory)?;
     let root = prepare_root(&draft.rootfs, &bundle, &spec, &container.directory)?;
     let opened = describe(&mut images, &arguments, &spec, &container, &root)?;
     let signals = if detach { None } else { Some(Signals::block()?) };

@@ -9,15 +9,16 @@ use crate::console::Taker;
 use crate::error::{Context, Error, Result};
 use crate::init::Plan;
 use crate::namespace::{self, Namespaces};
-use crate::seccomp::{self, Filter};
+use crate::seccomp::{self, Cached};
 use crate::spec::{Process, Spec};
 use crate::state::{self, Config, Container, Extra, FIFO, FILTER, State};
 use crate::{Global, fault, log, process, rootless, sysctl};
 use cleat_sys::fdpass;
 use cleat_sys::pidfd::PidFd;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, mkfifo};
+use nix::unistd::{Pid, linkat, mkfifo};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -93,7 +94,7 @@ pub struct Draft {
     own_capabilities: u64,
     capabilities: Masks,
     personality: Option<u64>,
-    pub filter: Option<Filter>,
+    filter: Option<Cached>,
     console: Option<Taker>,
 }
 
@@ -142,7 +143,7 @@ impl Draft {
 
     /// Returns what later verbs need to know of it.
     pub fn extra(&self, request: &Request, spec: &Spec) -> Extra {
-        let filter = self.filter.as_ref();
+        let filter = self.filter.as_ref().map(|cached| &cached.filter);
         Extra {
             oci_version: spec.oci_version.clone(),
             bundle: request.bundle.clone(),
@@ -150,6 +151,7 @@ impl Draft {
             namespaces: self.namespaces.all(),
             capabilities: self.process.capabilities.clone(),
             filter_flags: filter.map(|filter| filter.flags),
+            filter_bytes: filter.map(|filter| filter.program.len() as u64),
             filter_listener: filter.and_then(|filter| filter.listener_path.clone()),
             filter_metadata: filter.and_then(|filter| filter.listener_metadata.clone()),
             new_keyring: request.new_keyring,
@@ -157,6 +159,21 @@ impl Draft {
             starting: !request.fifo,
             poststart_hooks: !spec.hooks.poststart.is_empty(),
             poststop_hooks: !spec.hooks.poststop.is_empty(),
+        }
+    }
+
+    /// Leaves the filter in the container's directory, for `exec`: a link to the very file that it was read from (which nobody
+    /// changes; another one may have taken its name by now), or a file of its own.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`].
+    pub fn keep_filter(&self, directory: &Path) -> Result<()> {
+        let Some(cached) = &self.filter else { return Ok(()) };
+        let path = directory.join(FILTER);
+        let link = |file| linkat(file, "", AT_FDCWD, &path, AtFlags::AT_EMPTY_PATH);
+        match cached.file.as_ref().map(link) {
+            Some(Ok(())) => Ok(()),
+            _ => state::write_whole(&path, &cached.filter.program),
         }
     }
 }
@@ -192,7 +209,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
         namespaces: &draft.namespaces,
         joiner: joiner.as_ref(),
         cgroup_paths: &cgroup_paths,
-        filter: draft.filter.as_ref(),
+        filter: draft.filter.as_ref().map(|cached| &cached.filter),
         console: draft.console.take(),
         fifo,
         preserve: request.preserve,
@@ -218,9 +235,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
             cleat: extra,
         },
     };
-    if let Some(filter) = &draft.filter {
-        state::write_whole(&container.directory.join(FILTER), &filter.program)?;
-    }
+    draft.keep_filter(&container.directory)?;
     container.save()?;
     fault::point("create.after-state");
     if let Some(path) = &request.pidfd_socket {
@@ -310,10 +325,10 @@ pub(super) fn died_at() -> String {
     "unable to start container process: container process is already dead".to_owned()
 }
 
-fn compile(global: &Global, spec: &Spec) -> Result<Option<Filter>> {
+fn compile(global: &Global, spec: &Spec) -> Result<Option<Cached>> {
     let Some(profile) = &spec.linux.seccomp else { return Ok(None) };
-    let filter = seccomp::cached(&global.root.join(FILTER_CACHE), profile);
-    filter.map(Some).map_err(|error| Error::Invalid(format!("unable to init seccomp: {error}")))
+    let cached = seccomp::cached(&global.root.join(FILTER_CACHE), profile);
+    cached.map(Some).map_err(|error| Error::Invalid(format!("unable to init seccomp: {error}")))
 }
 
 /// Makes the container's directory below `--root`.

@@ -42,23 +42,17 @@ pub(super) fn mount(
         };
         return mountapi::attach(made, target).context(|| "move_mount".to_owned());
     }
-    let read_only = options.own.set & attr::RDONLY;
     let base = attr::NOSUID | attr::NODEV | attr::NOEXEC;
     let tmpfs = new_mount("tmpfs", "tmpfs", &["mode=755".to_owned()], base)?;
     mountapi::attach(&tmpfs, target).context(|| "move_mount".to_owned())?;
-    let flags = Options {
-        own: Attributes { set: options.own.set | base, ..options.own },
-        ..options.clone()
-    };
     for (directory, controllers) in hierarchies(mounter.site.cgroups) {
-        bind(&tmpfs, directory, &controllers, &flags)?;
+        bind(&tmpfs, directory, &controllers)?;
     }
-    if read_only != 0 {
-        let attributes = Attributes { set: attr::RDONLY, ..Attributes::default() };
-        mountapi::set_attributes(&tmpfs, attributes, false)
-            .context(|| "mount_setattr".to_owned())?;
-    }
-    Ok(())
+    // All of them at once: nobody sees any of it yet.
+    let own = Attributes { set: options.own.set | base, ..options.own };
+    mountapi::set_attributes(&tmpfs, own, true).context(|| "mount_setattr".to_owned())?;
+    let rest = Options { own: Attributes::default(), ..options.clone() };
+    adjust(&tmpfs, &rest).context(|| "mount_setattr".to_owned())
 }
 
 /// Returns directory → controllers whose hierarchy it is in.
@@ -79,14 +73,12 @@ pub fn binds(cgroups: &BTreeMap<String, String>) -> Vec<(String, String)> {
 }
 
 /// Binds a directory under its hierarchy's name, and links the other names of the hierarchy to it.
-fn bind(tmpfs: &OwnedFd, directory: &str, controllers: &[&str], options: &Options) -> Result<()> {
+fn bind(tmpfs: &OwnedFd, directory: &str, controllers: &[&str]) -> Result<()> {
     let Some(name) = hierarchy_name(directory) else { return Ok(()) };
     let what = || format!("cgroup {name}");
     mkdirat(tmpfs, name, Mode::from_bits_truncate(0o755)).context(what)?;
-    let target = path::open_plain(tmpfs, Path::new(name), libc::O_PATH).context(what)?;
     let tree = mountapi::clone_tree(Path::new(directory), false).context(what)?;
-    adjust(&tree, options).context(what)?;
-    mountapi::attach(tree, target).context(what)?;
+    mountapi::attach_in(tree, tmpfs, name).context(what)?;
     for alias in controllers
         .iter()
         .filter(|alias| name.contains(',') && !alias.is_empty() && **alias != name)

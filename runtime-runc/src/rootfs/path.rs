@@ -7,7 +7,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, fstatfs};
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -30,9 +30,26 @@ pub enum Kind {
 /// [`Error::Kernel`].
 pub fn open_or_make(root: impl AsFd, path: &Path, kind: Kind) -> SysResult<(OwnedFd, bool)> {
     match open_in_root(&root, path, libc::O_PATH, 0) {
-        Err(Errno::ENOENT) => make(root, path, kind).map(|fd| (fd, false)),
+        // Mostly just the last name is missing.
+        Err(Errno::ENOENT) => {
+            make_last(&root, path, kind).or_else(|_| make(&root, path, kind)).map(|fd| (fd, false))
+        }
         found => found.map(|fd| (fd, true)),
     }
+}
+
+/// Makes the last name of `path`, if all above is there and nothing, no dangling link either, is in its place.
+fn make_last(root: impl AsFd, path: &Path, kind: Kind) -> SysResult<OwnedFd> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::EINVAL);
+    };
+    let parent = open_in_root(root, parent, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    make_name(&parent, name, kind)?;
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = openat(&parent, name, flags, Mode::empty())?;
+    // Somebody with the same directory may have been quicker.
+    let is_link = fstat(&made)?.st_mode & libc::S_IFMT == libc::S_IFLNK;
+    if is_link { Err(Errno::ELOOP) } else { Ok(made) }
 }
 
 /// Walks `path`, makes what is missing, and follows links, dangling ones too, as if `root` were `/`.
@@ -87,25 +104,21 @@ fn open_or_make_name(parent: &OwnedFd, name: &OsString, kind: Kind) -> SysResult
         Err(Errno::ENOENT) => {}
         found => return found,
     }
+    match make_name(parent, name, kind) {
+        Ok(()) | Err(Errno::EEXIST) => openat(parent, name.as_os_str(), flags, Mode::empty()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Makes an entry of a directory.
+fn make_name(parent: &OwnedFd, name: &OsStr, kind: Kind) -> SysResult<()> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     match kind {
-        Kind::Directory => match mkdirat(parent, name.as_os_str(), Mode::from_bits_truncate(0o755))
-        {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno),
-        },
+        Kind::Directory => mkdirat(parent, name, Mode::from_bits_truncate(0o755)),
         Kind::File => {
-            let flags = OFlag::O_CREAT
-                | OFlag::O_EXCL
-                | OFlag::O_NOFOLLOW
-                | OFlag::O_CLOEXEC
-                | OFlag::O_WRONLY;
-            match openat(parent, name.as_os_str(), flags, Mode::from_bits_truncate(0o644)) {
-                Ok(_) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno),
-            }
+            openat(parent, name, flags | OFlag::O_WRONLY, Mode::from_bits_truncate(0o644)).map(drop)
         }
     }
-    openat(parent, name.as_os_str(), flags, Mode::empty())
 }
 
 /// Opens the directory of a path, made if need be, and returns the last name beside it.
@@ -150,7 +163,7 @@ pub fn lies_on_proc(fd: impl AsFd) -> SysResult<bool> {
 ///
 /// # Errors
 /// Those of `unlinkat(2)` but `ENOENT`.
-pub fn remove_file(parent: impl AsFd, name: &std::ffi::OsStr) -> SysResult<()> {
+pub fn remove_file(parent: impl AsFd, name: &OsStr) -> SysResult<()> {
     match nix::unistd::unlinkat(parent, name, nix::unistd::UnlinkatFlags::NoRemoveDir) {
         Err(Errno::ENOENT) => Ok(()),
         other => other,

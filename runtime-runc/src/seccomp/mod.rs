@@ -26,7 +26,7 @@ use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag,
 };
 
-pub use self::cache::cached;
+pub use self::cache::{Cached, cached};
 
 /// `BPF_MAXINSNS`.
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -47,6 +47,9 @@ pub struct Filter {
 /// Why a profile cannot be compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// It is not what config-linux.md says.
+    #[error("{0}")]
+    Profile(#[source] serde_json::Error),
     /// Nobody could answer: every call would wait.
     #[error("SCMP_ACT_NOTIFY cannot be used as default action")]
     NotifyByDefault,

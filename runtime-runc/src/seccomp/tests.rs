@@ -1,9 +1,11 @@
 //! Programs are run by a small interpreter and compared with a plain reading of the profile.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction as Action};
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{Filter, cached, compile, program::code};
 
@@ -318,22 +320,71 @@ fn flags_are_the_kernels_and_speculation_is_allowed_by_default() {
     assert_eq!(compile(&with(all)).unwrap().flags, 6);
 }
 
+fn cache_directory(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("cleat-seccomp-{name}-{}", std::process::id()))
+}
+
+fn raw(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).unwrap()
+}
+
 #[test]
 fn the_cache_gives_back_what_was_compiled_and_believes_no_other_file() {
-    let directory = std::env::temp_dir().join(format!("cleat-seccomp-{}", std::process::id()));
-    let one = profile(json!({"defaultAction": "SCMP_ACT_ALLOW"}));
+    let directory = cache_directory("believes");
+    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]}"#;
+    let (one, made) = (raw(text), compile(&serde_json::from_str(text).unwrap()).unwrap());
     let first = cached(&directory, &one).unwrap();
-    assert_eq!(first, compile(&one).unwrap());
+    assert!(first.filter == made && first.file.is_none());
+    let second = cached(&directory, &one).unwrap();
+    assert!(second.filter == made && second.file.is_some());
     let file = std::fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     // A marked program shows that the file was read.
     let mut content = std::fs::read(&file).unwrap();
-    *content.last_mut().unwrap() ^= 1;
+    assert_eq!(content[..made.program.len()], made.program);
+    content[0] ^= 1;
     std::fs::write(&file, &content).unwrap();
-    assert_ne!(cached(&directory, &one).unwrap(), first);
+    assert_ne!(cached(&directory, &one).unwrap().filter, made);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
-    assert_eq!(cached(&directory, &one).unwrap(), first);
+    assert_eq!(cached(&directory, &one).unwrap().filter, made);
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_file_of_another_profile_or_a_part_of_one_is_not_taken() {
+    let directory = cache_directory("other");
+    let (one, other) =
+        (raw(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#), raw(r#"{"defaultAction":"SCMP_ACT_LOG"}"#));
+    let made = cached(&directory, &one).unwrap().filter;
+    let name = |directory: &Path| std::fs::read_dir(directory).unwrap().next().unwrap().unwrap();
+    let path = name(&directory).path();
+    std::fs::remove_file(&path).unwrap();
+    cached(&directory, &other).unwrap();
+    // As if both had the same hash.
+    std::fs::rename(name(&directory).path(), &path).unwrap();
+    assert_eq!(cached(&directory, &one).unwrap().filter, made);
+    let content = std::fs::read(&path).unwrap();
+    for length in 0..content.len() {
+        std::fs::write(&path, &content[..length]).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(cached(&directory, &one).unwrap().file.is_none(), "{length}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_profile_with_an_agent_is_not_cached_and_a_bad_one_is_refused() {
+    let directory = cache_directory("agent");
+    let agent = raw(
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/run/agent.sock","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+    );
+    for _ in 0..2 {
+        let found = cached(&directory, &agent).unwrap();
+        assert_eq!(found.filter.listener_path.as_deref(), Some(Path::new("/run/agent.sock")));
+        assert!(found.file.is_none());
+    }
+    assert!(!directory.exists());
+    assert!(cached(&directory, &raw(r#"{"defaultAction":"SCMP_ACT_MAYBE"}"#)).is_err());
 }
 
 /// A filter without TSYNC is one thread's: it ends with the thread.

@@ -31,10 +31,12 @@ pub fn inherit(dir: &Path) -> Result<()> {
             continue;
         }
         let Some(parent) = dir.parent() else { continue };
-        if file::read(parent, name)?.is_empty() {
+        let mut list = file::read(parent, name)?;
+        if list.is_empty() {
             inherit(parent)?;
+            list = file::read(parent, name)?;
         }
-        file::write(dir, name, file::read(parent, name)?)?;
+        file::write(dir, name, list)?;
     }
     Ok(())
 }
