@@ -58,6 +58,14 @@ pub fn registry_auth(app: &App, domain: &str) -> String {
     URL_SAFE.encode(serde_json::to_string(&credentials).unwrap_or_default())
 }
 
+/// `X-Registry-Config`: all that are known, by registry.
+pub fn registry_config(app: &App) -> String {
+    let keys = app.config.auths.keys().chain(app.config.cred_helpers.keys());
+    let known = keys.filter_map(|key| Some((key.as_str(), find(app, key)?)));
+    let known: std::collections::BTreeMap<&str, Credentials> = known.collect();
+    URL_SAFE.encode(serde_json::to_string(&known).unwrap_or_default())
+}
+
 /// Returns what is known for a registry.
 pub fn find(app: &App, key: &str) -> Option<Credentials> {
     if let Some(helper) = helper(app, key) {

@@ -15,6 +15,7 @@ mod registry;
 mod resources;
 mod run;
 mod security;
+mod store;
 mod terminal;
 mod tls;
 mod units;

@@ -1,6 +1,7 @@
 //! The commands, a file for each, and the words that lead to them.
 
 mod attach;
+mod check;
 mod commit;
 mod container;
 mod container_flags;
@@ -120,6 +121,7 @@ pub static ENTRIES: &[Entry] = &[
         "Images",
         &[
             entry("build", &unsupported::BUILD),
+            entry("check", &check::CHECK),
             entry("history", &history::HISTORY),
             entry("import", &import::IMPORT),
             entry("inspect", &inspect::IMAGE),

@@ -1,5 +1,6 @@
 //! `/images/…`. Names contain slashes, so what is done with one stands at the end of the path.
 
+mod check;
 mod list;
 mod pull;
 mod push;
@@ -40,6 +41,7 @@ pub fn routes() -> Router<Engine> {
         .route("/images/load", post(transfer::load))
         .route("/images/get", get(transfer::save_many))
         .route("/images/prune", post(prune))
+        .route("/cleat/images/check", get(check::check).post(check::repair))
         .route("/images/{*rest}", get(read).post(change).delete(remove))
 }
 

@@ -10,6 +10,7 @@
 
 mod archive;
 mod attach;
+pub mod check;
 mod command_queue;
 mod create;
 mod defaults;

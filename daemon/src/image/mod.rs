@@ -7,7 +7,6 @@
 
 mod blobs;
 mod changes;
-#[cfg(test)]
 mod check;
 mod commit;
 pub mod config;
@@ -17,6 +16,7 @@ pub mod pull;
 pub mod push;
 pub mod reference;
 mod remove;
+mod repair;
 mod save;
 mod store;
 mod unpack;
@@ -37,6 +37,7 @@ use crate::{
     snapshot::Snapshots,
 };
 
+pub use check::{Checked, Problem};
 pub use commit::Commit;
 pub use config::{History, ImageConfig};
 pub use import::Import;
@@ -254,8 +255,8 @@ struct Catalog {
     images: HashMap<ImageId, Arc<Image>>,
     /// By [`Reference::key`].
     references: BTreeMap<String, (Reference, ImageId)>,
-    /// The topmost layers of images that cannot be shown: an image that comes again finds them.
-    damaged: Vec<ChainId>,
+    /// Images that cannot be shown, by their records' keys, and their layers: one that comes again finds them.
+    damaged: BTreeMap<String, Vec<ChainId>>,
 }
 
 #[cfg(test)]

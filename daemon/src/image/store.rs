@@ -74,31 +74,53 @@ impl Images {
         let mut catalog = self.write();
         for (key, record) in self.0.database.list(IMAGES)? {
             let top_layer = record.as_ref().ok().and_then(|record| record.top_layer.clone());
-            let image = record.map_err(Error::from).and_then(|record| self.revive(&key, record));
+            let image =
+                record.map_err(Error::from).and_then(|record| self.assemble_record(&key, record));
             match image {
                 Ok(image) => drop(catalog.images.insert(image.id.clone(), Arc::new(image))),
                 Err(error) => {
                     tracing::warn!(image = %key, error = whole(&error), "an image is damaged");
-                    catalog.damaged.extend(top_layer);
+                    let layers = self.chain_ids_of(&key).unwrap_or_default();
+                    catalog.damaged.insert(key, layers.into_iter().chain(top_layer).collect());
                 }
             }
         }
+        self.restore_names(&mut catalog, None)
+    }
+
+    /// Gives images the names that the database has for them: all, or one.
+    pub(super) fn restore_names(
+        &self,
+        catalog: &mut Catalog,
+        only: Option<&ImageId>,
+    ) -> Result<(), Error> {
         for (key, id) in self.0.database.list(REFERENCES)? {
             let (Ok(id), Ok(reference)) = (id, Reference::parse(&key)) else {
                 tracing::warn!(reference = %key, "a reference is damaged");
                 continue;
             };
-            catalog.refer(reference, id);
+            if only.is_none_or(|only| *only == id) {
+                catalog.refer(reference, id);
+            }
+        }
+        if let Some(only) = only {
+            catalog.damaged.remove(only.as_str());
         }
         Ok(())
     }
 
-    fn revive(&self, key: &str, record: ImageRecord) -> Result<Image, Error> {
+    pub(super) fn assemble_record(&self, key: &str, record: ImageRecord) -> Result<Image, Error> {
         let id: ImageId =
             key.parse().map_err(|_| Error::ConfigShape("its record's key is no digest"))?;
         let bytes = self.0.content.read(&Digest::from(&id), config::LIMIT)?;
         let config = ImageConfig::parse(&bytes)?;
         self.assemble(id, config, record)
+    }
+
+    fn chain_ids_of(&self, key: &str) -> Option<Vec<ChainId>> {
+        let id: ImageId = key.parse().ok()?;
+        let bytes = self.0.content.read(&Digest::from(&id), config::LIMIT).ok()?;
+        Some(ImageConfig::parse(&bytes).ok()?.chain_ids())
     }
 
     /// Puts an image together from its parts, all of which are in the store.
@@ -196,12 +218,14 @@ impl Images {
         let id = new.id.clone();
         let fresh = self.fresh(new.layers)?;
         let known = self.get(&id);
+        // Also of one that could not be shown so far.
+        let before = self.0.database.get(IMAGES, id.as_str()).ok().flatten();
         let record = ImageRecord {
-            parent: known.as_ref().map_or(new.parent, |image| image.parent.clone()),
+            parent: before.as_ref().map_or(new.parent, |before| before.parent.clone()),
             tagged_at_nanos: if new.tagged {
                 crate::event::now_nanos()
             } else {
-                known.as_ref().map_or(0, |image| image.tagged_at_nanos)
+                before.as_ref().map_or(0, |before| before.tagged_at_nanos)
             },
             top_layer: new.config.chain_ids().pop(),
         };
@@ -232,6 +256,9 @@ impl Images {
         catalog.images.insert(id.clone(), Arc::new(image));
         for reference in new.references {
             catalog.refer(reference, id.clone());
+        }
+        if catalog.damaged.contains_key(id.as_str()) {
+            self.restore_names(&mut catalog, Some(&id))?;
         }
         Ok(Arc::clone(&catalog.images[&id]))
     }
@@ -373,28 +400,28 @@ impl Images {
 
     fn garbage(&self, images: &[Arc<Image>], uses: &[Use]) -> Vec<ChainId> {
         let mut roots: HashSet<ChainId> = self.0.snapshots.leased().into_iter().collect();
-        roots.extend(self.read().damaged.iter().cloned());
+        roots.extend(self.read().damaged.values().flatten().cloned());
         roots.extend(images.iter().filter_map(|image| image.top_layer().cloned()));
         roots.extend(uses.iter().filter_map(|user| user.top_layer.clone()));
         gc::unreferenced(&self.0.snapshots.layers(), &roots)
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Catalog> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Catalog> {
         self.0.catalog.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Catalog> {
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Catalog> {
         self.0.catalog.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Catalog {
     /// Points a name to an image, away from another one if need be.
-    fn refer(&mut self, reference: Reference, id: ImageId) {
+    pub(super) fn refer(&mut self, reference: Reference, id: ImageId) {
         self.unrefer(&reference);
         let Some(image) = self.images.get_mut(&id) else { return };
         let image = Arc::make_mut(image);
@@ -403,7 +430,7 @@ impl Catalog {
         self.references.insert(reference.key(), (reference, id));
     }
 
-    fn unrefer(&mut self, reference: &Reference) {
+    pub(super) fn unrefer(&mut self, reference: &Reference) {
         let Some((_, id)) = self.references.remove(&reference.key()) else { return };
         if let Some(image) = self.images.get_mut(&id) {
             let key = reference.key();

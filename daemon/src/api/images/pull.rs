@@ -1,6 +1,9 @@
 //! `POST /images/create?fromImage=…`, and what pull and push have in common: credentials and progress.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use base64::{
     Engine as _,
@@ -71,6 +74,13 @@ pub fn credentials(headers: &HeaderMap) -> Credentials {
     let value = headers.get("x-registry-auth").and_then(|value| value.to_str().ok());
     let bytes = value.and_then(|value| BASE64.decode(value).ok()).unwrap_or_default();
     go_json::from_slice::<AuthConfig>(&bytes).unwrap_or_default().into()
+}
+
+/// Reads `X-Registry-Config`: credentials by registry.
+pub(super) fn configs(headers: &HeaderMap) -> BTreeMap<String, AuthConfig> {
+    let value = headers.get("x-registry-config").and_then(|value| value.to_str().ok());
+    let bytes = value.and_then(|value| BASE64.decode(value).ok()).unwrap_or_default();
+    go_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// Reads `os[/architecture[/variant]]`.

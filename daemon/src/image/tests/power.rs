@@ -13,7 +13,7 @@ use std::{
 use super::*;
 use crate::{
     disk::faults::{self, Fault, Loss},
-    image::{Pull, check::Checked},
+    image::{Checked, Pull},
     registry::{Config, Registries},
 };
 
