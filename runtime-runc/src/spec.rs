@@ -298,14 +298,20 @@ impl Spec {
     /// Where the file is missing, too large, or not a configuration.
     pub fn load(bundle: &Path) -> Result<Self> {
         let path = bundle.join("config.json");
-        let spec: Self = match read_json(&path) {
+        match read_file(&path) {
             Err(Error::Kernel { errno: cleat_sys::Errno::ENOENT, .. }) => {
-                return Err(Error::Invalid(
-                    "JSON specification file config.json not found".to_owned(),
-                ));
+                Err(Error::Invalid("JSON specification file config.json not found".to_owned()))
             }
-            other => other?,
-        };
+            text => Self::read(&text?, &path),
+        }
+    }
+
+    /// Reads the text of a `config.json`, which came from `path`.
+    ///
+    /// # Errors
+    /// Where it is not a configuration, or one for another worker.
+    pub fn read(text: &[u8], path: &Path) -> Result<Self> {
+        let spec: Self = parse(text, path)?;
         spec.check()?;
         Ok(spec)
     }
@@ -400,6 +406,10 @@ impl Process {
 /// # Errors
 /// [`Error::Kernel`] where it cannot be read, [`Error::Invalid`] where it is not what it should be.
 pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
+    parse(&read_file(path)?, path)
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>> {
     use std::io::Read;
     let what = || format!("open {}", path.display());
     let file = std::fs::File::open(path).context(what)?;
@@ -408,7 +418,7 @@ pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     if text.len() as u64 > MAX_BYTES {
         return Err(Error::Invalid(format!("{} is larger than {MAX_BYTES} bytes", path.display())));
     }
-    parse(&text, path)
+    Ok(text)
 }
 
 /// Parses JSON that came from `path`.
@@ -425,9 +435,7 @@ mod tests {
     use super::*;
 
     fn spec(json: &str) -> Result<Spec> {
-        let spec: Spec = parse(json.as_bytes(), Path::new("config.json"))?;
-        spec.check()?;
-        Ok(spec)
+        Spec::read(json.as_bytes(), Path::new("config.json"))
     }
 
     #[test]
