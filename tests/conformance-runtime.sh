@@ -20,7 +20,7 @@ install_suite() {
   sed -n 's/^deb /deb-src /p' /etc/apt/sources.list >/etc/apt/sources.list.d/source.list
   $apt update
   $apt build-dep runc
-  $apt install --no-install-recommends bats jq gawk busybox-static criu uidmap iproute2 procps util-linux-extra runc golang-any
+  $apt install --no-install-recommends bats jq gawk busybox-static criu iptables uidmap iproute2 procps util-linux-extra runc golang-any
   cd /suite
   $apt source --download-only runc
   rm -rf src
@@ -157,8 +157,9 @@ enter() {
     fi
     echo $BASHPID >"/sys/fs/cgroup/$hierarchy/$group/cgroup.procs"
   done
-  # A plain chroot would not do: a runtime pivots.
-  unshare --mount --cgroup --propagation private bash -ec '
+  # A plain chroot would not do: a runtime pivots. With a PID namespace of its own, whose first process is a shell: orphans are
+  # reaped at once, which the suite waits for, and nothing survives the run.
+  unshare --mount --cgroup --pid --fork --kill-child --propagation private bash -ec '
     tree=$1 kind=$2; shift 2
     mount --bind "$tree" "$tree"; cd "$tree"; mkdir -p .old
     mount -t proc proc proc; mount -t sysfs sysfs sys; mount --rbind /sys/fs/cgroup sys/fs/cgroup; mount --rbind /dev dev

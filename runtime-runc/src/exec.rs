@@ -4,7 +4,7 @@
 //! looked up by path. Like init it is not dumpable until it has become the program.
 
 use crate::capability::Masks;
-use crate::cgroup::{Cgroup, Joiner};
+use crate::cgroup::{Cgroup, Joiner, Unit};
 use crate::channel::{self, Channel, Message};
 use crate::cli::{Arguments, Syntax};
 use crate::error::{Context, Error, Result};
@@ -68,10 +68,14 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
     let (console, ours) = open_console(&arguments, &process, detach)?;
     let init = container.open_init()?.ok_or_else(stopped)?;
     let cgroup = cgroup_of(&arguments, &container)?;
-    let joiner = cgroup.as_ref().map(Cgroup::joiner).transpose().map_err(|error| {
-        let pid = std::process::id();
-        Error::State(format!("error adding pid {pid} to cgroups: {}", Error::from(error)))
-    })?;
+    // Into a user's unit only systemd may move what comes from elsewhere.
+    let joiner =
+        cgroup.as_ref().filter(|_| !is_moved(&container)).map(Cgroup::joiner).transpose().map_err(
+            |error| {
+                let pid = std::process::id();
+                Error::State(format!("error adding pid {pid} to cgroups: {}", Error::from(error)))
+            },
+        )?;
     let filter = filter_of(&container)?;
     let own = rootless::capabilities()?;
     let none = Default::default();
@@ -265,7 +269,7 @@ fn start(child: Child<'_>, cgroup: Option<&Cgroup>) -> Result<(nix::unistd::Pid,
     };
     drop((child, child_channel));
     let done = (|| {
-        if user {
+        if user || is_moved(container) {
             if let Some(cgroup) = cgroup {
                 cgroup.add(pid).or_else(|_| cgroup.of_member(init_of(container))?.add(pid))?;
             }
@@ -279,6 +283,11 @@ fn start(child: Child<'_>, cgroup: Option<&Cgroup>) -> Result<(nix::unistd::Pid,
         return Err(error);
     }
     Ok((pid, pidfd))
+}
+
+/// Returns whether the process cannot join the cgroup by itself.
+fn is_moved(container: &Container) -> bool {
+    container.state.cleat.unit.as_ref().is_some_and(Unit::is_user_s)
 }
 
 fn init_of(container: &Container) -> nix::unistd::Pid {
@@ -340,7 +349,7 @@ fn prepare(child: &mut Child<'_>, channel: &Channel) -> Result<process::Program>
     }
     let namespaces = child.container.state.cleat.namespaces;
     let user = namespaces & libc::CLONE_NEWUSER != 0;
-    if user {
+    if user || is_moved(child.container) {
         if !matches!(channel.receive(), Ok(Some(Message::Go))) {
             return Err(Error::Init("the parent has gone".to_owned()));
         }

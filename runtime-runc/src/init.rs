@@ -37,6 +37,8 @@ pub struct Plan<'a> {
     pub rootless: bool,
     pub layers: Option<&'a [Layer]>,
     pub namespaces: &'a Namespaces,
+    /// The parent does from outside what it could not do by itself, and says when.
+    pub is_admitted: bool,
     pub joiner: Option<&'a Joiner>,
     pub cgroup_paths: &'a BTreeMap<String, String>,
     pub filter: Option<&'a Filter>,
@@ -209,11 +211,11 @@ fn fetch_source(channel: &Channel, index: usize) -> Result<OwnedFd> {
 
 /// Joins cgroups first: a new cgroup namespace takes the place where the process is for its root.
 fn enter_namespaces(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
+    // The parent puts it into its cgroups and writes the mappings: in here there is no right to.
+    if plan.is_admitted && !matches!(channel.receive(), Ok(Some(Message::Go))) {
+        return Err(Error::Init("the parent has gone".to_owned()));
+    }
     if plan.namespaces.has_user() {
-        // The parent puts it into its cgroups and writes the mappings: in here there is no right to.
-        if !matches!(channel.receive(), Ok(Some(Message::Go))) {
-            return Err(Error::Init("the parent has gone".to_owned()));
-        }
         cleat_sys::process::set_user(0, 0)
             .context(|| "failed to become root in the user namespace".to_owned())?;
     } else {

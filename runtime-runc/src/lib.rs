@@ -5,8 +5,7 @@
 //! list, ps), `features.rs` (features, spec). What they share: `spec.rs` (the configuration), `state.rs` (what is remembered), `channel.rs` (parent and child), `process.rs` (the
 //! last steps before a program), `rootfs/`, `cgroup/`, `seccomp/`.
 //!
-//! One thread and no runtime: code after `clone3` is as sound as before. Deliberately absent: the systemd cgroup driver,
-//! Intel RDT; asking for them is an error.
+//! One thread and no runtime: code after `clone3` is as sound as before. Deliberately absent: Intel RDT; asking for it is an error.
 
 mod cgroup;
 mod seccomp;
@@ -19,6 +18,7 @@ mod checkpoint;
 mod cli;
 mod console;
 mod create;
+mod dbus;
 mod delete;
 mod docker_init;
 mod error;
@@ -87,6 +87,17 @@ const DEFAULT_ROOT: &str = "/run/cleat-runc";
 pub struct Global {
     /// The directory with one directory per container.
     pub root: PathBuf,
+    /// Cgroups are systemd's.
+    pub systemd_cgroup: bool,
+    /// They are a user's, or not, as far as we are told.
+    pub rootless: Option<bool>,
+}
+
+impl Global {
+    /// Returns whether cgroups are those of a user who has not the host's root's rights.
+    pub fn is_rootless(&self) -> bool {
+        self.rootless.unwrap_or_else(rootless::is_without_host_s_rights)
+    }
 }
 
 /// Runs the program: does what its command line says.
@@ -139,14 +150,16 @@ fn begin(words: &[String]) -> Result<Option<(Global, String, Vec<String>)>> {
     let path = arguments.path("log");
     log::open(path.as_deref(), json, arguments.has("debug"))
         .map_err(|error| Error::Invalid(format!("cannot open the log: {error}")))?;
-    arguments.refuse(&["systemd-cgroup"])?;
-    match arguments.value("rootless") {
-        None | Some("auto") => {}
+    let rootless = match arguments.value("rootless") {
+        None | Some("auto") => None,
+        Some("true" | "1") => Some(true),
         // Who we are decides, not what we are told: with the rights there are, nothing else would work.
-        Some("true" | "1") if rootless::is_rootless() => {}
-        Some("false" | "0") if !rootless::is_rootless() => {}
-        Some(other) => return Err(Error::Usage(format!("--rootless={other} is not what this is"))),
-    }
+        Some("false" | "0") if !rootless::is_rootless() => Some(false),
+        Some("false" | "0") => {
+            return Err(Error::Usage("--rootless=false is not what this is".to_owned()));
+        }
+        Some(other) => return Err(Error::Usage(format!("invalid value {other:?} for --rootless"))),
+    };
     let default = || rootless::default_root().unwrap_or_else(|| DEFAULT_ROOT.into());
     let root = arguments.path("root").unwrap_or_else(default);
     let root = std::path::absolute(&root).map_err(|error| Error::Invalid(error.to_string()))?;
@@ -154,8 +167,9 @@ fn begin(words: &[String]) -> Result<Option<(Global, String, Vec<String>)>> {
     if let Some(parent) = arguments.number("die-with")? {
         die_with(parent)?;
     }
+    let systemd_cgroup = arguments.has("systemd-cgroup");
     let words = arguments.rest.split_off(1);
-    Ok(arguments.rest.pop().map(|verb| (Global { root }, verb, words)))
+    Ok(arguments.rest.pop().map(|verb| (Global { root, systemd_cgroup, rootless }, verb, words)))
 }
 
 /// Has this process killed when its parent, `parent`, dies: what it was making would be nobody's.

@@ -13,6 +13,19 @@ pub fn is_rootless() -> bool {
     !geteuid().is_root()
 }
 
+/// Returns whether this process has not the rights that the host's root has, be it of its name or of its user namespace.
+pub fn is_without_host_s_rights() -> bool {
+    is_rootless() || is_in_user_namespace()
+}
+
+fn is_in_user_namespace() -> bool {
+    // All ids, mapped to themselves, is what the first one has.
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
+        let numbers: Vec<&str> = map.split_ascii_whitespace().collect();
+        numbers != ["0", "0", "4294967295"]
+    })
+}
+
 /// Returns where their containers are remembered without `--root`.
 pub fn default_root() -> Option<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());

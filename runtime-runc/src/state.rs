@@ -11,7 +11,7 @@
 //!
 //! The file has `runc`'s field names for what others read of it; what only this worker needs is under `cleat`.
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Unit};
 use crate::error::{Context, Error, Result};
 use crate::spec::{self, Capabilities};
 use cleat_sys::pidfd::PidFd;
@@ -73,6 +73,9 @@ pub struct Extra {
     pub filter_listener: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_metadata: Option<String>,
+    /// Whom the cgroup belongs to, with the systemd driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     pub new_keyring: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<u64>,
@@ -181,7 +184,8 @@ impl Container {
     /// Returns the container's cgroup, if it has one.
     pub fn cgroup(&self) -> Option<Result<Cgroup>> {
         let paths = &self.state.cgroup_paths;
-        (!paths.is_empty()).then(|| Ok(Cgroup::from_paths(paths.clone())?))
+        let unit = &self.state.cleat.unit;
+        (!paths.is_empty()).then(|| Ok(Cgroup::from_paths(paths.clone(), unit.clone())?))
     }
 
     /// Returns the container's cgroup.

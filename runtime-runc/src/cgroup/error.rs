@@ -52,6 +52,20 @@ pub enum Error {
     /// The processes would not stop.
     #[error("unable to freeze {path}", path = .path.display())]
     CannotFreeze { path: PathBuf },
+    /// The systemd driver was asked for on a host that systemd did not boot.
+    #[error("systemd not running on this host, cannot use systemd cgroups manager")]
+    NoSystemd,
+    /// A path that names no unit.
+    #[error(
+        "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {0:?} instead"
+    )]
+    UnitPath(String),
+    /// A slice that is none.
+    #[error("invalid slice name: {0}")]
+    InvalidSlice(String),
+    /// systemd said no, or nothing.
+    #[error("{what} {unit:?}")]
+    Systemd { what: &'static str, unit: String, source: crate::dbus::Error },
     /// The device filter was not taken.
     #[error("failed to attach the device filter to {path}", path = .path.display())]
     DeviceFilter { path: PathBuf, source: io::Error },

@@ -70,6 +70,10 @@ impl Cgroup {
 
     /// Moves any process into the cgroup. Slow (see the module); a child of ours joins by [`Self::joiner`] instead.
     pub fn add(&self, pid: Pid) -> Result<()> {
+        self.attach(pid)
+    }
+
+    pub(super) fn add_directly(&self, pid: Pid) -> Result<()> {
         self.hierarchies
             .iter()
             .try_for_each(|hierarchy| file::write(&hierarchy.dir, "cgroup.procs", pid))

@@ -38,7 +38,7 @@ impl Cgroup {
             let is_new = make(hierarchy, self.is_pure_v2())?;
             if is_new {
                 made.push(&hierarchy.dir);
-            } else if hierarchy.dir == self.tracking().dir {
+            } else if self.unit.is_none() && hierarchy.dir == self.tracking().dir {
                 refuse_inhabited(&hierarchy.dir)?;
             }
             Ok(())
@@ -79,7 +79,7 @@ impl Cgroup {
     /// [`Error::Remove`] with `EBUSY` if somebody still is after ten seconds; what could be removed is.
     pub fn delete(&self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        let mut outcome = Ok(());
+        let mut outcome = self.stop_unit();
         for hierarchy in &self.hierarchies {
             outcome = outcome.and(remove(&hierarchy.dir, hierarchy.has_events(), deadline));
         }

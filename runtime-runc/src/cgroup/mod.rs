@@ -1,7 +1,8 @@
 //! The container's control groups: where they are, what is in them, and what they limit.
 //!
 //! A host has up to a dozen v1 hierarchies, one v2 ("unified") hierarchy, or both at once ("hybrid"); [`Cgroup`] has one
-//! directory in each. The driver is cgroupfs: directories are made and removed, nobody is asked.
+//! directory in each. With the driver cgroupfs directories are made and removed, and nobody is asked; with the other one they
+//! belong to a unit of systemd's (`systemd/`), which is asked first.
 //!
 //! ```text
 //! new ──▶ create ──▶ apply ──▶ joiner ── clone3 ──▶ join (in the child)
@@ -24,6 +25,7 @@ mod freezer;
 mod hierarchy;
 mod join;
 mod life;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod usual;
@@ -34,7 +36,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-pub use self::{error::Error, file::slurp, join::Joiner};
+pub use self::{error::Error, file::slurp, join::Joiner, systemd::Unit};
 use self::{
     error::Result,
     hierarchy::{Hierarchy, from_paths, locate},
@@ -44,6 +46,8 @@ use self::{
 #[derive(Clone, Debug)]
 pub struct Cgroup {
     hierarchies: Vec<Hierarchy>,
+    /// Of the systemd driver.
+    unit: Option<Unit>,
 }
 
 impl Cgroup {
@@ -52,12 +56,12 @@ impl Cgroup {
     ///
     /// Source: OCI runtime-spec, config-linux.md, "Cgroups Path".
     pub fn new(cgroups_path: Option<&str>, container_id: &str) -> Result<Self> {
-        Ok(Self { hierarchies: locate(cgroups_path, container_id)? })
+        Ok(Self { hierarchies: locate(cgroups_path, container_id)?, unit: None })
     }
 
-    /// Returns the cgroup that [`Self::paths`] described.
-    pub fn from_paths(paths: BTreeMap<String, String>) -> Result<Self> {
-        Ok(Self { hierarchies: from_paths(&paths)? })
+    /// Returns the cgroup that [`Self::paths`] and [`Self::unit`] described.
+    pub fn from_paths(paths: BTreeMap<String, String>, unit: Option<Unit>) -> Result<Self> {
+        Ok(Self { hierarchies: from_paths(&paths)?, unit })
     }
 
     /// Returns controller → absolute path, as runc's `state.json` has them in `cgroup_paths`: `name=systemd` and the like for
@@ -73,17 +77,34 @@ impl Cgroup {
     /// Sets what a new container's resources ask for, device rules included (none in the spec: the default devices alone).
     /// Nobody should be in the cgroup yet.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        let told = self.tell_systemd(resources, true)?;
         let filter = device::Filter::new(resources.devices().as_deref().unwrap_or_default())?;
-        if self.is_pure_v2() {
-            v2::device::set(&self.tracking().dir, &filter)?;
+        let done = if self.is_pure_v2() {
+            v2::device::set(&self.tracking().dir, &filter)
         } else {
-            v1::device::set(self.controller("devices", "devices")?, &filter)?;
+            v1::device::set(self.controller("devices", "devices")?, &filter)
+        };
+        match done {
+            // Who is not the host's root has no right to, and no device nodes either.
+            Err(error) if is_denied(&error) && crate::rootless::is_without_host_s_rights() => {}
+            done => done?,
         }
-        self.update(resources)
+        self.write(told.as_ref().unwrap_or(resources))
     }
 
     /// Sets what an update asks for: as [`Self::apply`], device rules left alone.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        if self.is_pure_v2()
+            && let Some(memory) = resources.memory()
+        {
+            // Before systemd is told, which would meet the OOM killer.
+            v2::memory::check(&self.tracking().dir, memory)?;
+        }
+        let told = self.tell_systemd(resources, false)?;
+        self.write(told.as_ref().unwrap_or(resources))
+    }
+
+    fn write(&self, resources: &LinuxResources) -> Result<()> {
         if self.is_pure_v2() {
             v2::set(&self.tracking().dir, resources)
         } else {
@@ -150,5 +171,14 @@ impl Cgroup {
         let index_of =
             |name: &str| self.hierarchies.iter().position(|h| h.names.iter().any(|n| n == name));
         ["", "freezer", "devices", "pids"].into_iter().find_map(index_of).unwrap_or(0)
+    }
+}
+
+fn is_denied(error: &Error) -> bool {
+    match error {
+        Error::DeviceFilter { source, .. } | Error::Write { source, .. } => {
+            matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+        }
+        _ => false,
     }
 }

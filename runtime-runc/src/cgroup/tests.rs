@@ -122,7 +122,7 @@ fn a_member_is_found_in_the_cgroup_below_that_it_moved_to() {
 #[test]
 fn a_cgroup_comes_back_from_its_paths() {
     let scratch = Scratch::new("paths");
-    let again = Cgroup::from_paths(scratch.0.paths()).unwrap();
+    let again = Cgroup::from_paths(scratch.0.paths(), None).unwrap();
     assert_eq!(again.paths(), scratch.0.paths());
     assert!(again.exists());
 }

@@ -3,6 +3,7 @@
 use super::criu::{Criu, Kind, Notice, inherit};
 use super::wire::Writer;
 use super::{DESCRIPTORS, Images, cgroup_binds, destination, external_mount, is_bind};
+use crate::cgroup::Cgroup;
 use crate::cli::{self, Arguments, Syntax};
 use crate::console::Taker;
 use crate::create::{Draft, Undo, make_cgroup, make_directory};
@@ -11,7 +12,7 @@ use crate::foreground::{self, Signals};
 use crate::namespace;
 use crate::rootfs;
 use crate::spec::Spec;
-use crate::state::{self, Config, Container, State};
+use crate::state::{self, Config, Container, Extra, State};
 use crate::{Global, create, delete, hook, log};
 use cleat_sys::pidfd::PidFd;
 use nix::mount::{MsFlags, mount};
@@ -79,7 +80,8 @@ pub fn restore(global: &Global, words: &[String]) -> Result<i32> {
     let mut undo = Undo::default();
     let directory = make_directory(&global.root, &id)?;
     undo.directory = Some(directory.clone());
-    let (cgroup_paths, _) = make_cgroup(&spec, &id, &mut undo)?;
+    let (cgroup_paths, _) = make_cgroup(global, &spec, &id, &mut undo)?;
+    let unit = undo.cgroup.as_ref().and_then(Cgroup::unit).cloned();
     let mut container = Container {
         directory,
         state: State {
@@ -90,7 +92,7 @@ pub fn restore(global: &Global, words: &[String]) -> Result<i32> {
             config: Config { rootfs: draft.rootfs.clone(), labels: create::labels(&spec, &bundle) },
             cgroup_paths,
             namespace_paths: Default::default(),
-            cleat: draft.extra(&request, &spec),
+            cleat: Extra { unit, ..draft.extra(&request, &spec) },
         },
     };
     container.state.cleat.starting = false;
@@ -240,7 +242,7 @@ fn join_namespaces(options: &mut Writer, spec: &Spec) -> Result<Vec<File>> {
 /// Puts CRIU into the new container's cgroups, which so become the restored processes'.
 fn place(criu: &Criu, spec: &Spec, undo: &Undo, options: &mut Writer) -> Result<()> {
     let Some(cgroup) = &undo.cgroup else { return Ok(()) };
-    cgroup.add(Pid::from_raw(criu.pid()))?;
+    cgroup.admit(Pid::from_raw(criu.pid()), &spec.annotations)?;
     if let Some(resources) = &spec.linux.resources {
         cgroup.apply(resources)?;
     }

@@ -12,7 +12,8 @@ use crate::spec::{Process, Spec};
 use cleat_sys::clone::{Fork, fork};
 use cleat_sys::pidfd::PidFd;
 use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
+use std::path::Path;
 
 /// Clones init, by way of a process in between where a user namespace decides what may be joined or made.
 pub(super) fn start_init(
@@ -101,6 +102,28 @@ fn start_in_user_namespace(
     }
 }
 
+/// Returns whom the cgroup may be given to: the user of the program, where it sees its own cgroup alone and may write to it.
+fn owner_of_cgroup(spec: &Spec, process: &Process, namespaces: &Namespaces) -> Option<Uid> {
+    let is_writable = spec.mounts.iter().any(|mount| {
+        matches!(mount.kind.as_str(), "cgroup" | "cgroup2")
+            && mount.destination == Path::new("/sys/fs/cgroup")
+            && !mount.options.iter().any(|option| option == "ro" || option == "rro")
+    });
+    if !is_writable || !namespaces.makes(libc::CLONE_NEWCGROUP) {
+        return None;
+    }
+    let uid = process.user.uid;
+    let Some(map) = spec
+        .linux
+        .uid_mappings
+        .iter()
+        .find(|map| uid.checked_sub(map.container_id).is_some_and(|offset| offset < map.size))
+    else {
+        return spec.linux.uid_mappings.is_empty().then(|| Uid::from_raw(uid));
+    };
+    Some(Uid::from_raw(map.host_id.checked_add(uid - map.container_id)?))
+}
+
 /// Does from outside what a process in a user namespace cannot do for itself.
 pub(super) fn admit(
     spec: &Spec,
@@ -111,7 +134,16 @@ pub(super) fn admit(
     cgroup: Option<&Cgroup>,
 ) -> Result<()> {
     if let Some(cgroup) = cgroup {
-        cgroup.add(init)?;
+        let unable = |error| {
+            Error::Init(format!("unable to apply cgroup configuration: {}", Error::from(error)))
+        };
+        cgroup.admit(init, &spec.annotations).map_err(unable)?;
+        if let Some(owner) = owner_of_cgroup(spec, process, namespaces) {
+            cgroup.delegate(owner)?;
+        }
+    }
+    if !namespaces.has_user() {
+        return Ok(());
     }
     let write = |file: &str, text: &str| {
         let path = format!("/proc/{init}/{file}");

@@ -3,7 +3,7 @@
 use super::follow::{self, Follower};
 use super::{Request, birth, with_listen_fds};
 use crate::capability::Masks;
-use crate::cgroup::{Cgroup, Joiner};
+use crate::cgroup::{Cgroup, Joiner, Unit};
 use crate::channel::{self, Channel, Message};
 use crate::console::Taker;
 use crate::error::{Context, Error, Result};
@@ -159,6 +159,7 @@ impl Draft {
             starting: !request.fifo,
             poststart_hooks: !spec.hooks.poststart.is_empty(),
             poststop_hooks: !spec.hooks.poststop.is_empty(),
+            unit: None,
         }
     }
 
@@ -193,9 +194,10 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
     undo.directory = Some(directory.clone());
     fault::point("create.after-directory");
     let fifo = if request.fifo { Some(make_fifo(&directory)?) } else { None };
-    let (cgroup_paths, joiner) = make_cgroup(spec, &request.id, &mut undo)?;
+    let (cgroup_paths, joiner) = make_cgroup(global, spec, &request.id, &mut undo)?;
     fault::point("create.after-cgroup");
-    let extra = draft.extra(&request, spec);
+    let unit = undo.cgroup.as_ref().and_then(Cgroup::unit).cloned();
+    let extra = Extra { unit, ..draft.extra(&request, spec) };
     let document = state::document(&extra, &request.id, "creating", 0);
     let (channel, child_channel) = channel::pair()?;
     let plan = Plan {
@@ -207,6 +209,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
         no_pivot: request.no_pivot,
         rootless: rootless::is_rootless(),
         namespaces: &draft.namespaces,
+        is_admitted: draft.namespaces.has_user() || extra.unit.is_some(),
         joiner: joiner.as_ref(),
         cgroup_paths: &cgroup_paths,
         filter: draft.filter.as_ref().map(|cached| &cached.filter),
@@ -241,7 +244,8 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
     if let Some(path) = &request.pidfd_socket {
         hand_over_pidfd(path, undo.init.as_ref().map(|(_, pidfd)| pidfd))?;
     }
-    if draft.namespaces.has_user() {
+    let is_admitted = draft.namespaces.has_user() || container.state.cleat.unit.is_some();
+    if is_admitted {
         let cgroup = undo.cgroup.as_ref();
         let own = draft.own_capabilities;
         birth::admit(spec, &draft.process, own, &draft.namespaces, init, cgroup)?;
@@ -270,11 +274,13 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
 /// # Errors
 /// Where somebody is, or it cannot be made.
 pub fn make_cgroup(
+    global: &Global,
     spec: &Spec,
     id: &str,
     undo: &mut Undo,
 ) -> Result<(BTreeMap<String, String>, Option<Joiner>)> {
-    if rootless::can_do_without_cgroup(spec) {
+    let path = spec.linux.cgroups_path.as_deref();
+    if !global.systemd_cgroup && rootless::can_do_without_cgroup(spec) {
         if spec.linux.namespaces.iter().all(|namespace| namespace.kind != "pid") {
             log::warn(
                 "a container with neither a cgroup nor a PID namespace of its own: nobody can kill all of its processes for sure. \
@@ -283,7 +289,10 @@ pub fn make_cgroup(
         }
         return Ok((BTreeMap::new(), None));
     }
-    let cgroup = Cgroup::new(spec.linux.cgroups_path.as_deref(), id)?;
+    let cgroup = match global.systemd_cgroup {
+        true => Cgroup::of_unit(Unit::new(path, id, global.is_rootless())?)?,
+        false => Cgroup::new(path, id)?,
+    };
     if cgroup.exists() {
         let count = cgroup.pids()?.len();
         if count > 0 {
@@ -293,6 +302,12 @@ pub fn make_cgroup(
     }
     if cgroup.stops_newcomers()? {
         return Err(Error::Invalid("container's cgroup unexpectedly frozen".to_owned()));
+    }
+    if cgroup.unit().is_some() {
+        // It begins with a process in it.
+        let paths = cgroup.paths();
+        undo.cgroup = Some(cgroup);
+        return Ok((paths, None));
     }
     let text = "unable to apply cgroup configuration: rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
     match cgroup.create() {

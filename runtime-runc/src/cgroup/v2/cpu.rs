@@ -35,7 +35,7 @@ pub fn set(dir: &Path, cpu: &LinuxCpu) -> Result<()> {
 
 /// Takes v1's shares (2 to 262144, 1024 by default) to v2's weight (1 to 10000, 100 by default), such that all three meet: a
 /// parabola through the logarithms, as runc has it since 1.3.2.
-fn weight_of(shares: u64) -> u64 {
+pub fn weight_of(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,

@@ -9,12 +9,20 @@ use super::super::{
     file,
 };
 
+/// Refuses a limit below the memory in use, where that is asked for.
+pub fn check(dir: &Path, memory: &LinuxMemory) -> Result<()> {
+    match memory.limit() {
+        Some(limit @ 1..) if memory.check_before_update() == Some(true) => {
+            refuse_in_use(dir, limit)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Sets what is not zero; -1 is no limit.
 pub fn set(dir: &Path, memory: &LinuxMemory) -> Result<()> {
     let limit = memory.limit().unwrap_or(0);
-    if memory.check_before_update() == Some(true) && limit > 0 {
-        refuse_in_use(dir, limit)?;
-    }
+    check(dir, memory)?;
     if let Some(swap) = swap_max(memory.swap().unwrap_or(0), limit)? {
         let written = file::optional(file::write(dir, "memory.swap.max", text_of(swap)))?;
         // Where swap is not accounted for there is nothing to say about none and about all of it.
@@ -37,7 +45,7 @@ fn text_of(amount: i64) -> String {
 }
 
 /// Takes v1's limit of memory and swap together to v2's limit of swap. `None`: not set.
-fn swap_max(with_swap: i64, limit: i64) -> Result<Option<i64>> {
+pub fn swap_max(with_swap: i64, limit: i64) -> Result<Option<i64>> {
     let invalid = |text: String| Err(Error::InvalidLimit(text));
     match (with_swap, limit) {
         (0, -1) => Ok(Some(-1)),

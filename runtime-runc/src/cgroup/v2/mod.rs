@@ -1,10 +1,10 @@
 //! Limits in the unified hierarchy, and how v1's numbers become v2's. Source: the kernel's admin-guide/cgroup-v2.rst.
 
-mod cpu;
+pub mod cpu;
 pub mod device;
 pub mod hugetlb;
 mod io;
-mod memory;
+pub mod memory;
 
 use std::{collections::HashMap, path::Path};
 
