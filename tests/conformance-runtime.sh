@@ -88,7 +88,7 @@ mount_cgroups() {
   done
 }
 
-# A file after the other, each with its time: a hanging test costs the rest of its file.
+# A file after the other: each has its time, and each test in it.
 run_suite() {
   export RUNC=$1 TMPDIR=/suite/tmp HOME=/root LC_ALL=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   local output=$2 file
@@ -97,17 +97,21 @@ run_suite() {
   mkdir -p $TMPDIR
   mkfifo $TMPDIR/terminal
   exec 9<>$TMPDIR/terminal
+  export BATS_TEST_TIMEOUT=60
   cd /suite/src
   : >"$output"
   for file in "$@"; do
     echo "## $(basename "$file")" >>"$output"
-    timeout -k 5 "${LIMIT:-300}" script -qe -c "bats -t tests/integration/$(basename "$file")" /dev/null <&9 2>&1 |
+    timeout -k 5 "${LIMIT:-600}" script -qe -c "bats -t tests/integration/$(basename "$file")" /dev/null <&9 2>&1 |
       tr -d '\r\0' >>"$output" || true
   done
 }
 
 # Prints "file: test" for every line that begins with the given word.
 named() { awk -v word="$2" '/^## / { file = $2 } index($0, word) == 1 && !/# skip/ { sub(/^(not )?ok [0-9]+ /, ""); print file ": " $0 }' "$1" | sort; }
+
+# Tests that pass with runc and not with the runtime.
+missing_ones() { comm -13 <(named /suite/runtime.out "ok " | sort -u) <(named /suite/runc.out "ok "); }
 
 count() {
   awk '/^ok .*# skip/ { skipped++; next } /^ok / { passed++ } /^not ok / { failed++ }
@@ -125,7 +129,17 @@ inside() {
   run_suite /suite/runtime /suite/runtime.out "${files[@]}"
   echo "runtime: $(count /suite/runtime.out)"
   if [[ ${COMPARE:-} ]]; then
-    missing=$(comm -13 <(named /suite/runtime.out "ok ") <(named /suite/runc.out "ok "))
+    missing=$(missing_ones)
+    # Some tests race with helpers of their own, on a busy machine above all: what is missing once is tried once more.
+    mapfile -t files < <(cut -d: -f1 <<<"$missing" | sort -u)
+    if [[ $missing ]]; then
+      echo "passed by runc and not by the runtime at first:"
+      echo "$missing"
+      cp /suite/runtime.out /suite/first.out
+      run_suite /suite/runtime /suite/again.out "${files[@]}"
+      cat /suite/again.out >>/suite/runtime.out
+      missing=$(missing_ones)
+    fi
     echo "passed by runc and not by the runtime:"
   else
     missing=$(named /suite/runtime.out "not ok ")

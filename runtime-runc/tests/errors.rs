@@ -197,10 +197,6 @@ fn what_is_not_supported_is_refused_clearly() {
         String::from_utf8(bundle.worker().args(words).output().unwrap().stderr).unwrap()
     };
     assert!(
-        refused(&["--systemd-cgroup", "list"])
-            .contains("--systemd-cgroup is not supported by cleat-runc")
-    );
-    assert!(
         refused(&["update", "--l3-cache-schema", "x", "x"]).contains("container does not exist")
     );
 }

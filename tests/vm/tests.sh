@@ -10,7 +10,7 @@ before=$(find /sys/fs/cgroup -name 'cleat*' | sort)
 failed=
 skip=(--skip two_hundred_megabytes --skip twenty_times --skip between_any_two_steps --skip fault:: --skip registry:: --skip never_reads)
 for one in ${*:-cleat_runc:cgroup:: containerd_shim_cleat_v1 errors events exec isolation lifecycle limits \
-  mounts rootless security terminal task garbage ctr scenarios}; do
+  mounts rootless security systemd terminal task garbage ctr scenarios}; do
   name=${one%%:*} filter=
   [ "$name" = "$one" ] || filter=${one#*:}
   echo "-- $name $filter"

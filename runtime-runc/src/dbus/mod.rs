@@ -134,14 +134,15 @@ impl Bus {
         Ok(bus)
     }
 
-    /// Who we are the kernel tells; naming a user would be wrong in a user namespace, where ours has another number.
+    /// Who we are the kernel tells; naming a user would be wrong in a user namespace, where ours has another number. All is said at
+    /// once, and the first call only after the answer: systemd leaves a call lying that it reads together with `BEGIN`.
     fn authenticate(&mut self) -> Result<()> {
-        self.socket.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\n")?;
+        self.socket.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         loop {
             let line = self.line()?;
             match line.split_ascii_whitespace().next() {
                 Some("DATA") => {}
-                Some("OK") => return Ok(self.socket.write_all(b"BEGIN\r\n")?),
+                Some("OK") => return Ok(()),
                 _ => return Err(Error::Auth(line)),
             }
         }
@@ -296,13 +297,10 @@ mod tests {
         let listener = UnixListener::bind_addr(&address).unwrap();
         let server = std::thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
-            let mut greeting = [0; 22];
+            let mut greeting = [0; 29];
             socket.read_exact(&mut greeting).unwrap();
-            assert_eq!(&greeting, b"\0AUTH EXTERNAL\r\nDATA\r\n");
+            assert_eq!(&greeting, b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n");
             socket.write_all(b"DATA\r\nOK 0123456789abcdef\r\n").unwrap();
-            let mut begin = [0; 7];
-            socket.read_exact(&mut begin).unwrap();
-            assert_eq!(&begin, b"BEGIN\r\n");
             for answer in answers {
                 let mut fixed = [0; FIXED];
                 socket.read_exact(&mut fixed).unwrap();

@@ -17,6 +17,8 @@ pub struct Bundle {
     pub directory: PathBuf,
     pub spec: Value,
     pub id: String,
+    /// Flags before the verb.
+    pub global: &'static [&'static str],
 }
 
 impl Bundle {
@@ -39,7 +41,7 @@ impl Bundle {
         for applet in APPLETS.split_whitespace() {
             symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
         }
-        Self { spec: specification(args, &id), directory, id }
+        Self { spec: specification(args, &id), directory, id, global: &[] }
     }
 
     /// As [`Self::new`], for a shell script.
@@ -88,7 +90,11 @@ impl Bundle {
     /// Returns the worker's command line up to the verb.
     pub fn worker(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cleat-runc"));
-        command.arg("--root").arg(self.directory.join("state")).stdin(Stdio::null());
+        command
+            .args(self.global)
+            .arg("--root")
+            .arg(self.directory.join("state"))
+            .stdin(Stdio::null());
         command
     }
 
