@@ -46,7 +46,7 @@ fn tar(daemon: &TestDaemon, name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes that do not compress.
-fn noise(length: usize) -> Vec<u8> {
+pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {

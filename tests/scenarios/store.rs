@@ -2,7 +2,8 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use cleat_tests::{Registry, TestDaemon, run};
+use cleat_tests::{Options, Registry, TestDaemon, run, wait_for};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// The directories of layers that have this file.
 fn layers_with(daemon: &TestDaemon, file: &str) -> Vec<PathBuf> {
@@ -125,4 +126,101 @@ fn a_daemon_killed_at_any_step_of_a_load_has_whole_images_only() {
         }
     }
     daemon.spawn();
+}
+
+/// A small filesystem of a test's own.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(mebibytes: u32) -> Self {
+        let dir = tempfile::Builder::new().prefix("small-").tempdir().unwrap();
+        let options = format!("size={mebibytes}m");
+        let (none, options) = (None::<&str>, Some(options.as_str()));
+        mount(none, dir.path(), Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        Self(dir)
+    }
+
+    fn free(&self) -> u64 {
+        let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        stat.blocks_available() * stat.fragment_size()
+    }
+
+    /// Takes all but so many bytes.
+    fn fill(&self, but: u64) {
+        let bytes = vec![0; usize::try_from(self.free().saturating_sub(but)).unwrap()];
+        fs::write(self.0.path().join("filler"), bytes).unwrap();
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.0.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_and_no_damage_and_its_space_comes_back() {
+    let disk = SmallDisk::new(96);
+    let root = disk.0.path().to_owned();
+    let mut daemon = TestDaemon::at(root, Options::default());
+    let elsewhere = TestDaemon::start();
+    import(&daemon, "kept-file", "kept:1");
+    let whole = |daemon: &TestDaemon| {
+        let checked = daemon.cleat(["image", "check"]).ok();
+        assert!(checked.contains("whole  kept:1"), "{checked}");
+    };
+    // More than there is.
+    let large = elsewhere.path("large");
+    fs::create_dir(&large).unwrap();
+    fs::write(large.join("large-file"), super::registry::noise(120 << 20)).unwrap();
+    let tar =
+        run(Command::new("tar").arg("-C").arg(&large).args(["-cf", "-", "."])).expect(0).stdout;
+    elsewhere.docker_with_stdin(["import", "-", "large:1"], tar.clone()).ok();
+    let archive = run(elsewhere.docker_command().args(["save", "large:1"])).expect(0).stdout;
+    let free = disk.free();
+    let given_back = |what: &str| {
+        wait_for(&format!("the space after {what}"), || {
+            (disk.free() + (1 << 20) > free).then_some(())
+        });
+    };
+    let said = daemon.docker_with_stdin(["load"], archive);
+    said.expect(1).says("no space left on device");
+    given_back("a load");
+    daemon
+        .docker_with_stdin(["import", "-", "large:1"], tar)
+        .expect(1)
+        .says("no space left on device");
+    given_back("an import");
+    drop(elsewhere);
+    whole(&daemon);
+    // Almost full, and full: what does not fit leaves nothing, and what is there can be removed.
+    for but in [0, 16 << 10, 64 << 10, 256 << 10, 4 << 20] {
+        import(&daemon, "gone-file", "gone:1");
+        disk.fill(but);
+        let dir = daemon.path("import");
+        fs::write(dir.join("medium"), super::registry::noise(1 << 20)).unwrap();
+        let tar = run(Command::new("tar").arg("-C").arg(&dir).args(["-cf", "-", "medium"]))
+            .expect(0)
+            .stdout;
+        let imported = daemon.docker_with_stdin(["import", "-", "medium:1"], tar);
+        if imported.code != 0 {
+            let said = imported.stderr.to_lowercase();
+            assert!(said.contains("no space left on device"), "{said}");
+            daemon.docker(["image", "inspect", "medium:1"]).expect(1);
+        } else {
+            daemon.docker(["rmi", "medium:1"]).ok();
+        }
+        daemon.docker(["rmi", "gone:1"]).ok();
+        whole(&daemon);
+        daemon.kill();
+        daemon.spawn();
+        whole(&daemon);
+        disk.empty();
+        given_back("a full disk");
+    }
+    import(&daemon, "new-file", "new:1");
 }

@@ -34,6 +34,8 @@ pub struct TestDaemon {
     network: NetworkNamespace,
     cgroup: String,
     options: Options,
+    /// Where its data goes; below the test's directory if this is empty.
+    root: PathBuf,
     process: Option<Child>,
 }
 
@@ -52,13 +54,18 @@ impl TestDaemon {
 
     /// Starts one with more flags.
     pub fn with(options: Options) -> Self {
+        Self::at(PathBuf::new(), options)
+    }
+
+    /// Starts one whose data goes to a directory that is the test's.
+    pub fn at(root: PathBuf, options: Options) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name =
             format!("cleat-t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory =
             tempfile::Builder::new().prefix("cleat-").tempdir().expect("a directory can be made");
         let network = NetworkNamespace::new(name.clone());
-        let mut daemon = Self { directory, network, cgroup: name, options, process: None };
+        let mut daemon = Self { directory, network, cgroup: name, options, root, process: None };
         daemon.spawn();
         daemon
     }
@@ -80,7 +87,8 @@ impl TestDaemon {
         let mut command = self.network.command(binary("cleatd"));
         command
             .arg("--root")
-            .arg(self.path("root"))
+            // What is absolute stands for itself.
+            .arg(self.path("root").join(&self.root))
             .arg("--state")
             .arg(self.path("run"))
             .arg("-H")

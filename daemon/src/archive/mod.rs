@@ -52,6 +52,9 @@ pub enum Error {
     /// It unpacks to more than is taken: a bomb.
     #[error("the archive unpacks to more than the {0} bytes that its size permits")]
     Bomb(u64),
+    /// The disk has too little left for it.
+    #[error("no space left on device: {0} bytes of it are kept free")]
+    Full(u64),
     /// The tree did not take an entry.
     #[error("cannot {action} {name:?}")]
     Io {
@@ -75,7 +78,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             // Docker calls what is no archive a failure of its own.
-            Self::Header | Self::Truncated | Self::Compression(_) => Kind::Internal,
+            Self::Header | Self::Truncated | Self::Compression(_) | Self::Full(_) => Kind::Internal,
             Self::Entry { .. } | Self::Overwrite(_) | Self::Bomb(_) | Self::TooMany(_) => {
                 Kind::InvalidArgument
             }

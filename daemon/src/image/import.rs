@@ -5,10 +5,10 @@ use std::sync::Arc;
 use cleat_proto::docker::container::Config;
 
 use super::{
-    Error, History, Image, ImageConfig, Images, Reference, changes, config::RootFs,
-    store::NewImage, unpack::unpack,
+    Error, History, Image, ImageConfig, Images, Reference, bound::decompressed_within, changes,
+    config::RootFs, store::NewImage, unpack::unpack,
 };
-use crate::archive::{chunks::Chunks, compression::decompressed};
+use crate::archive::chunks::Chunks;
 
 /// What an import is told.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ impl Images {
     /// [`Error`]; nothing is left then.
     pub fn import(&self, tar: impl Chunks + 'static, import: Import) -> Result<Arc<Image>, Error> {
         let settings = Self::check_changes(&import.changes)?;
-        let layer = unpack(self.snapshots(), decompressed(tar)?)?;
+        let layer = unpack(self.snapshots(), decompressed_within(self.snapshots(), tar)?)?;
         let created = Some(rfc3339_now());
         let config = ImageConfig {
             architecture: import.architecture,

@@ -15,14 +15,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Error, Image, ImageConfig, Images, Reference,
+    bound::decompressed_within,
     store::{NewImage, NewLayer},
     unpack::{self, Unpacked},
 };
 use crate::{
-    archive::{
-        chunks::{ChunkReader, Chunks},
-        compression::decompressed,
-    },
+    archive::chunks::{ChunkReader, Chunks},
     snapshot::{self, Lease},
 };
 
@@ -71,7 +69,8 @@ impl Images {
         archive: impl Chunks + 'static,
         tell: &mut dyn FnMut(Loaded),
     ) -> Result<Vec<Arc<Image>>, Error> {
-        let mut parts = Parts::read(self, ChunkReader::new(decompressed(archive)?))?;
+        let mut parts =
+            Parts::read(self, ChunkReader::new(decompressed_within(self.snapshots(), archive)?))?;
         let wanted = if parts.has("manifest.json") {
             docker_archive(&parts)?
         } else if parts.has("index.json") {

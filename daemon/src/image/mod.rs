@@ -6,6 +6,7 @@
 //! in the same step (see [`crate::gc`]).
 
 mod blobs;
+mod bound;
 mod changes;
 mod check;
 mod commit;

@@ -11,10 +11,10 @@ use crate::{
     archive::{
         self, Limits,
         chunks::{ChunkReader, Chunks, pipe},
-        compression::{Compression, decompressed},
+        compression::Compression,
         reader::{BLOCK, Entry, Kind, TarReader},
     },
-    image::{config, unpack::unpack},
+    image::{bound::decompressed_within, config, unpack::unpack},
     snapshot,
 };
 
@@ -248,7 +248,7 @@ fn layer<C: Chunks>(
     let snapshots = images.snapshots().clone();
     let work = thread::Builder::new()
         .name("unpack".into())
-        .spawn(move || unpack(&snapshots, decompressed(chunks)?))
+        .spawn(move || unpack(&snapshots, decompressed_within(&snapshots, chunks)?))
         .map_err(archive::Error::Input)?;
     let mut hash = Sha256::new();
     let pumped = pump(tar, start, |chunk| {

@@ -20,11 +20,11 @@ use crate::{
     archive::{
         self,
         chunks::{CHUNK, Chunks, Received, pipe},
-        compression::decompressed,
     },
     content::Partial,
     image::{
         Error, Images,
+        bound::decompressed_within,
         unpack::{Unpacked, unpack},
     },
     registry::{Session, manifest::Descriptor},
@@ -33,15 +33,6 @@ use crate::{
 
 /// Clients draw no faster than this.
 const TELL_EVERY: Duration = Duration::from_millis(100);
-/// What every layer may unpack to …
-const BOMB_FLOOR: u64 = 1 << 30;
-/// … and what it may beyond that, by its own size: zeros in gzip are 1:1000, and no layer is mostly that.
-const BOMB_RATIO: u64 = 300;
-/// What is left free on the disk, whatever a layer wants.
-const RESERVE_BYTES: u64 = 128 << 20;
-/// How often the disk is looked at.
-const LOOK_EVERY: u64 = 32 << 20;
-
 /// Whether a media type is a layer's. OCI image-spec, media-types.md, and Docker's own.
 pub fn is_layer(media_type: &str) -> bool {
     const DOCKER: [&str; 4] = [
@@ -174,18 +165,10 @@ struct Work {
 impl Work {
     fn run(self, mut partial: Partial, received: Received) -> Result<Unpacked, Error> {
         let (writer, chunks) = pipe();
-        let (snapshots, limit) = (self.snapshots.clone(), limit(self.size));
+        let snapshots = self.snapshots.clone();
         let work = thread::Builder::new()
             .name("unpack".into())
-            .spawn(move || {
-                let tar = Limited {
-                    inner: decompressed(chunks)?,
-                    limit,
-                    passed: 0,
-                    snapshots: snapshots.clone(),
-                };
-                unpack(&snapshots, tar)
-            })
+            .spawn(move || unpack(&snapshots, decompressed_within(&snapshots, chunks)?))
             .map_err(archive::Error::Input)?;
         let spooled = self.spool(&mut partial, received, &mut |chunk| writer.send(chunk));
         match &spooled {
@@ -199,9 +182,15 @@ impl Work {
                 partial.remove();
                 Err(error)
             }
-            (Err(error), _) => Err(error),
+            (Err(error), unpacked) => {
+                // On a full disk what is there is in the way.
+                if is_full(&error) || unpacked.is_err_and(|error| is_full(&error)) {
+                    partial.remove();
+                }
+                Err(error)
+            }
             (Ok(()), Err(error)) => {
-                if error.kind() != Kind::Internal {
+                if error.kind() != Kind::Internal || is_full(&error) {
                     partial.remove();
                 }
                 Err(error)
@@ -256,68 +245,25 @@ impl Work {
     }
 }
 
-/// How much a blob of this size may unpack to.
-fn limit(size: u64) -> u64 {
-    BOMB_FLOOR.saturating_add(size.saturating_mul(BOMB_RATIO))
-}
-
-/// Ends a tar that is too much for what it came from, or for the disk.
-struct Limited<C> {
-    inner: C,
-    limit: u64,
-    passed: u64,
-    snapshots: Snapshots,
-}
-
-impl<C: Chunks> Chunks for Limited<C> {
-    fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let Some(chunk) = self.inner.next()? else { return Ok(None) };
-        let before = self.passed / LOOK_EVERY;
-        self.passed += chunk.len() as u64;
-        if self.passed > self.limit {
-            return Err(io::Error::other(archive::Error::Bomb(self.limit)));
-        }
-        if self.passed / LOOK_EVERY != before
-            && self.snapshots.free_bytes().is_some_and(|free| free < RESERVE_BYTES)
+/// Whether it was the disk that had no space left.
+fn is_full(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        let is_ours = matches!(error.downcast_ref(), Some(archive::Error::Full(_)));
+        if is_ours
+            || matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
         {
-            return Err(io::ErrorKind::StorageFull.into());
+            return true;
         }
-        Ok(Some(chunk))
+        cause = error.source();
     }
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::Database;
-
-    struct Pieces(Vec<usize>);
-
-    impl Chunks for Pieces {
-        fn next(&mut self) -> io::Result<Option<Bytes>> {
-            Ok(self.0.pop().map(|length| Bytes::from(vec![0; length])))
-        }
-    }
-
-    #[test]
-    fn a_tar_that_is_too_much_for_its_blob_ends_with_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&dir.path().join("meta.redb")).unwrap();
-        let snapshots = Snapshots::open(&dir.path().join("snapshots"), &database).unwrap();
-        let mut tar = Limited { inner: Pieces(vec![1, 60, 40]), limit: 100, passed: 0, snapshots };
-        assert_eq!(tar.next().unwrap().unwrap().len(), 40);
-        assert_eq!(tar.next().unwrap().unwrap().len(), 60);
-        let error = archive::Error::from_input(tar.next().unwrap_err());
-        assert!(matches!(error, archive::Error::Bomb(100)), "{error}");
-        assert_eq!(error.kind(), Kind::InvalidArgument);
-    }
-
-    #[test]
-    fn what_a_blob_may_unpack_to_follows_its_size() {
-        assert_eq!(limit(0), 1 << 30);
-        assert_eq!(limit(1 << 20), (1 << 30) + (300 << 20));
-        assert_eq!(limit(u64::MAX), u64::MAX);
-    }
 
     #[test]
     fn layers_are_told_by_their_media_type() {
