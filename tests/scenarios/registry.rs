@@ -616,6 +616,62 @@ fn a_manifest_that_lies_leaves_nothing() {
 }
 
 #[test]
+fn more_layers_than_any_image_has_are_refused_before_one_is_fetched() {
+    let daemon = TestDaemon::start();
+    let mut image = served(&daemon, b"hello", "amd64");
+    let ids = vec![json!(digest(&image.tar)); 10_000];
+    image.config = serde_json::to_vec(&json!({"os": "linux", "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": ids}}))
+    .unwrap();
+    image.manifest["config"] =
+        descriptor("application/vnd.docker.container.image.v1+json", &image.config);
+    image.manifest["layers"] = json!(vec![image.manifest["layers"][0].clone(); 10_000]);
+    let says = "the manifest has 10000 layers, more than the 127 that an image may have";
+    bad(&daemon, &image, |_, answer| answer, says);
+    image.manifest["layers"] = json!([image.manifest["layers"][0]]);
+    bad(&daemon, &image, |_, answer| answer, "it has too many layers");
+    let few = served(&daemon, b"hello", "amd64");
+    let load = |manifest: Value, config: &Value| {
+        let files = [
+            ("manifest.json", serde_json::to_vec(&manifest).unwrap()),
+            ("config.json", serde_json::to_vec(config).unwrap()),
+            ("layer.tar", few.tar.clone()),
+        ];
+        let dir = daemon.path("archive");
+        std::fs::create_dir_all(&dir).unwrap();
+        for (name, bytes) in &files {
+            std::fs::write(dir.join(name), bytes).unwrap();
+        }
+        let archive =
+            run(Command::new("tar").arg("-C").arg(&dir).args(["-cf", "-", "."])).expect(0).stdout;
+        let ran = daemon.docker_with_stdin(["load"], archive).expect(1);
+        assert_eq!(stored(&daemon), Vec::<String>::new());
+        ran
+    };
+    let config = json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": vec![json!(digest(&few.tar)); 10_000]}});
+    let manifest = json!([{"Config": "config.json", "RepoTags": ["a:1"], "Layers": vec!["layer.tar"; 10_000]}]);
+    load(manifest, &config).says("it has too many layers");
+}
+
+#[test]
+fn a_redirect_to_anything_but_a_web_server_is_refused() {
+    let daemon = TestDaemon::start();
+    let image = served(&daemon, b"hello", "amd64");
+    std::fs::write(daemon.path("layer"), &image.layer).unwrap();
+    let layer = daemon.path("layer").display().to_string();
+    for to in [format!("file://{layer}"), "ftp://127.0.0.1/layer".into(), "unix:///x".into()] {
+        let redirected = {
+            let (to, layer) = (to.clone(), image.layer.clone());
+            move |asked: &Asked, answer: Answer| match is_blob(asked, &layer) {
+                true => Answer::status(307).with("Location", &to),
+                false => answer,
+            }
+        };
+        bad(&daemon, &image, redirected, "redirect");
+    }
+}
+
+#[test]
 fn a_busy_registry_is_asked_again_when_it_says() {
     let daemon = TestDaemon::start();
     let image = served(&daemon, b"hello", "amd64");
