@@ -11,8 +11,10 @@ use std::path::Path;
 const SYS_STATMOUNT: libc::c_long = 457;
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
-/// `STATMOUNT_SB_BASIC | STATMOUNT_MNT_ROOT | STATMOUNT_MNT_OPTS` (the last since 6.11).
-const WANTED: u64 = 0x01 | 0x08 | 0x80;
+/// `STATMOUNT_SB_BASIC | STATMOUNT_MNT_ROOT`.
+const NEEDED: u64 = 0x01 | 0x08;
+/// `STATMOUNT_MNT_OPTS`, since Linux 6.11. Where there are none it is not answered.
+const OPTIONS: u64 = 0x80;
 
 /// `struct mnt_id_req` of `<linux/mount.h>`, its first version.
 #[repr(C)]
@@ -52,7 +54,7 @@ pub struct Mount {
     pub magic: u64,
     /// The directory of the filesystem that is mounted.
     pub root: Vec<u8>,
-    /// The filesystem's own options, separated by commas.
+    /// The filesystem's own options, separated by commas; empty also where the kernel does not tell them.
     pub options: Vec<u8>,
 }
 
@@ -64,7 +66,8 @@ pub struct Mount {
 pub fn mount_at(path: &Path) -> Result<Option<Mount>> {
     let path = c_string(path.as_os_str().as_bytes())?;
     let Some(mount) = mount_id(&path)? else { return Ok(None) };
-    let request = Request { size: size_of::<Request>() as u32, spare: 0, mount, wanted: WANTED };
+    let request =
+        Request { size: size_of::<Request>() as u32, spare: 0, mount, wanted: NEEDED | OPTIONS };
     // SAFETY: all zeroes is a valid `Answer`, which is made of integers.
     let mut answer: Answer = unsafe { std::mem::zeroed() };
     // SAFETY: both have the layout that the call expects and live across it; the size is that of `answer`.
@@ -72,15 +75,15 @@ pub fn mount_at(path: &Path) -> Result<Option<Mount>> {
         libc::syscall(SYS_STATMOUNT, &raw const request, &raw mut answer, size_of::<Answer>(), 0)
     };
     Errno::result(done)?;
-    if answer.mask & WANTED != WANTED {
-        // Without options of its own a filesystem has none to tell, and an older kernel does not know the question.
+    if answer.mask & NEEDED != NEEDED {
         return Err(Errno::ENOSYS);
     }
     let text = |offset: u32| {
         let text = answer.texts.get(offset as usize..).unwrap_or_default();
         CStr::from_bytes_until_nul(text).map(|text| text.to_bytes().to_vec())
     };
-    match (text(answer.root), text(answer.options)) {
+    let options = if answer.mask & OPTIONS == 0 { Ok(Vec::new()) } else { text(answer.options) };
+    match (text(answer.root), options) {
         (Ok(root), Ok(options)) => Ok(Some(Mount { magic: answer.magic, root, options })),
         _ => Err(Errno::EOVERFLOW),
     }
@@ -112,7 +115,7 @@ fn mount_id(path: &CStr) -> Result<Option<u64>> {
 mod tests {
     use super::*;
 
-    /// Linux before 6.11 cannot tell: then there is nothing to compare.
+    /// Linux before 6.8 cannot tell: then there is nothing to compare.
     fn known(path: &str) -> Option<Option<Mount>> {
         match mount_at(Path::new(path)) {
             Err(Errno::ENOSYS) => None,
