@@ -88,6 +88,23 @@ pub struct Config {
 }
 
 impl Config {
+    /// Takes over what can change while the daemon runs; the rest takes a restart, as with Docker. Source: `dockerd(8)`,
+    /// "Configuration reload behavior".
+    pub fn reloaded(&self, told: Self) -> Self {
+        Self {
+            log: Log { level: told.log.level, ..self.log },
+            runtimes: told.runtimes,
+            default_runtime: told.default_runtime,
+            shm_size_bytes: told.shm_size_bytes,
+            stop_containers: told.stop_containers,
+            shutdown_timeout: told.shutdown_timeout,
+            labels: told.labels,
+            registry_mirrors: told.registry_mirrors,
+            insecure_registries: told.insecure_registries,
+            ..self.clone()
+        }
+    }
+
     /// Returns what the client of registries is told.
     pub fn registries(&self) -> crate::registry::Config {
         crate::registry::Config {
@@ -242,7 +259,7 @@ fn check(raw: File) -> Result<Config, Error> {
         stop_containers: stop_containers(&raw)?,
         shutdown_timeout: std::time::Duration::from_secs(shutdown_timeout),
         labels: labels(&raw)?,
-        registry_mirrors: raw.registry_mirrors.clone().unwrap_or_default(),
+        registry_mirrors: mirrors(&raw)?,
         insecure_registries: raw.insecure_registries.clone().unwrap_or_default(),
         certificates: vec![DOCKER_CERTIFICATES.into()],
         root,
@@ -424,6 +441,33 @@ fn labels(raw: &File) -> Result<Vec<String>, Error> {
     }
 }
 
+/// Addresses without a name, a password, a query or a fragment, shown with a slash at the end. Source: dockerd's words.
+fn mirrors(raw: &File) -> Result<Vec<String>, Error> {
+    let checked = raw.registry_mirrors.iter().flatten().map(|text| {
+        let either = "must use either 'https://' or 'http://'";
+        let refuse = |why: String| Err(invalid(format_args!("invalid mirror: {why}")));
+        let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| !scheme.is_empty())
+        else {
+            return refuse(format!("no scheme specified for {text:?}: {either}"));
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if !matches!(scheme, "http" | "https") {
+            refuse(format!("unsupported scheme {scheme:?} in {text:?}: {either}"))
+        } else if rest.contains(['?', '#']) {
+            refuse(format!("query or fragment at end of the URI {text:?}"))
+        } else if let Some((user, host)) = authority.rsplit_once('@') {
+            let user = user.split(':').next().unwrap_or_default();
+            let shown = format!("{scheme}://{user}:xxxxx@{host}{}", &rest[authority.len()..]);
+            refuse(format!("username/password not allowed in URI {shown:?}"))
+        } else if text.parse::<http::Uri>().is_err() {
+            refuse(format!("{text:?} is not a valid URI"))
+        } else {
+            Ok(format!("{}/", text.strip_suffix('/').unwrap_or(text)))
+        }
+    });
+    checked.collect()
+}
+
 /// A program of ours: beside this one, else in `PATH`.
 fn sibling(name: &str) -> PathBuf {
     let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
@@ -457,6 +501,24 @@ mod tests {
         assert_eq!(config.network.bridge.as_deref(), Some("cleat0"));
         assert_eq!(config.hosts, [Host::Unix(DEFAULT_SOCKET.into())]);
         assert!(!config.stop_containers);
+    }
+
+    #[test]
+    fn a_mirror_is_a_plain_address() {
+        let mirror = |text: &str| parsed(&format!(r#"{{"registry-mirrors":["{text}"]}}"#));
+        for text in ["https://m.example", "https://m.example/"] {
+            assert_eq!(mirror(text).unwrap().registry_mirrors, ["https://m.example/"]);
+        }
+        for (text, why) in [
+            ("m.example:5000", "no scheme specified for"),
+            ("ftp://m.example", "unsupported scheme"),
+            ("http://m.example/?x", "query or fragment at end"),
+            ("http://u:secret@m.example/x", "not allowed in URI \"http://u:xxxxx@m.example/x\""),
+            ("http://m exam", "is not a valid URI"),
+        ] {
+            let error = mirror(text).map(|_| ()).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub async fn run(config: Config, flags: Flags, log: LogLevel) -> Result<(), Box<
     Ok(())
 }
 
-/// SIGHUP: reads the options again, and takes over those that can change: the log's level.
+/// SIGHUP: reads the options again, and takes over those that can change.
 fn reload(engine: &Engine, flags: &Flags, log: &LogLevel) {
     notify(&[
         NotifyState::Reloading,
@@ -107,7 +107,7 @@ fn reload(engine: &Engine, flags: &Flags, log: &LogLevel) {
             if let Err(error) = log.reload(targets(config.log)) {
                 tracing::warn!(%error, "the log's level cannot be changed");
             }
-            engine.reloaded(&config);
+            engine.reload(config);
         }
         Err(error) => tracing::error!(%error, "the configuration is wrong and was not reloaded"),
     }

@@ -3,6 +3,14 @@
 use std::process::{Child, Stdio};
 
 use cleat_tests::{Options, TestDaemon, wait_for};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
 
 /// Checks that `log` has the numbers from 1 on, each once and in order, and returns the last.
 #[track_caller]
@@ -164,7 +172,7 @@ fn a_killed_shim_takes_its_container_along_and_the_state_says_so() {
     let pid: i32 = daemon.inspect("orphan", ".State.Pid").parse().unwrap();
     let shim = parent_of(pid);
     assert!(std::fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap().contains(&id));
-    kill_process(shim);
+    signal(shim, Signal::SIGKILL);
     assert_eq!(daemon.docker(["wait", "orphan"]).ok(), "137");
     assert_eq!(daemon.inspect("orphan", ".State.Status"), "exited");
     wait_for("the container's end", || {
@@ -172,11 +180,6 @@ fn a_killed_shim_takes_its_container_along_and_the_state_says_so() {
     });
     daemon.docker(["start", "orphan"]).ok();
     daemon.docker(["rm", "-f", "orphan"]).ok();
-}
-
-fn kill_process(pid: i32) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
 }
 
 fn parent_of(pid: i32) -> i32 {
@@ -288,7 +291,7 @@ fn a_stop_whose_end_no_daemon_saw_is_still_the_users() {
     let witness: i32 = daemon.inspect("witness", ".State.Pid").parse().unwrap();
     daemon.kill();
     stop.wait().unwrap();
-    kill_process(parent_of(witness));
+    signal(parent_of(witness), Signal::SIGKILL);
     std::fs::write(file("open"), "").unwrap();
     wait_for("the container's end", || {
         (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
@@ -312,6 +315,58 @@ fn a_daemon_that_is_told_to_stop_leaves_containers_running() {
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
     daemon.spawn();
     assert_eq!(daemon.inspect("on", ".State.Pid"), pid);
+}
+
+#[test]
+fn a_hangup_takes_over_what_can_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("daemon.json");
+    std::fs::write(&file, r#"{"labels": ["stage=one"], "mtu": 1400}"#).unwrap();
+    let flags = vec!["--config-file".to_owned(), file.display().to_string()];
+    let daemon = TestDaemon::with(Options { flags, ..Options::default() });
+    daemon.import_busybox();
+    daemon.docker(["run", "-d", "--name", "on", "busybox", "sleep", "1000"]).ok();
+    let shown = |what: &str| daemon.docker(["info", "-f", what]).ok();
+    let hang_up = || signal(daemon.pid(), Signal::SIGHUP);
+    assert_eq!(shown("{{json .Labels}} {{.DefaultRuntime}}"), r#"["stage=one"] runc"#);
+
+    // A file that makes no sense changes nothing.
+    std::fs::write(&file, r#"{"labels": ["stage=two"], "nonsense": 1}"#).unwrap();
+    hang_up();
+    wait_for("the mistake to be told", || daemon.log().contains("nonsense").then_some(()));
+    assert_eq!(shown("{{json .Labels}}"), r#"["stage=one"]"#);
+
+    let told = serde_json::json!({
+        "labels": ["stage=two"],
+        "mtu": 1300,
+        "default-runtime": "other",
+        "default-shm-size": "8m",
+        "registry-mirrors": ["http://127.0.0.1:1"],
+        "runtimes": { "other": { "path": cleat_tests::binary("cleat-runc") } },
+    });
+    std::fs::write(&file, told.to_string()).unwrap();
+    hang_up();
+    let labels = r#"["stage=two"]"#;
+    wait_for("the reload", || (shown("{{json .Labels}}") == labels).then_some(()));
+    assert_eq!(
+        shown("{{.DefaultRuntime}} {{.RegistryConfig.Mirrors}}"),
+        "other [http://127.0.0.1:1/]"
+    );
+    let event = || {
+        let format = "{{.Action}} {{index .Actor.Attributes \"labels\"}}";
+        let range = ["events", "--filter", "type=daemon", "--since", "1h", "--until", "0s"];
+        daemon.docker(range.into_iter().chain(["--format", format])).ok()
+    };
+    wait_for("its event", || (event() == format!("reload {labels}")).then_some(()));
+    daemon.docker(["run", "-d", "--name", "new", "busybox", "sleep", "1000"]).ok();
+    let runtime_and_shm = "{{.HostConfig.Runtime}} {{.HostConfig.ShmSize}}";
+    for (name, expected) in [("on", "runc 67108864"), ("new", "other 8388608")] {
+        assert_eq!(daemon.docker(["inspect", "-f", runtime_and_shm, name]).ok(), expected);
+    }
+    // The bridge is made once.
+    let mtu = daemon.docker(["exec", "new", "cat", "/sys/class/net/eth0/mtu"]).ok();
+    assert_eq!(mtu, "1400");
+    daemon.docker(["rm", "-f", "on", "new"]).ok();
 }
 
 #[test]

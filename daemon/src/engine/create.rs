@@ -31,7 +31,7 @@ impl Engine {
         self.fill(&mut request);
         let (config, host) = (&request.config, &mut request.host_config);
         let kernel = self.0.host.limits;
-        let mut warnings = validate::check(config, host, self.config(), kernel)?;
+        let mut warnings = validate::check(config, host, &self.config(), kernel)?;
         let image = self.image_for(&request)?;
         let _lease = image.as_deref().and_then(|image| self.0.images.lease(image));
         warnings.extend(platform_warning(&request, image.as_deref()));
@@ -232,6 +232,7 @@ impl Engine {
     }
 
     fn plan_mounts(&self, record: &Record) -> Result<mount_point::Plan> {
+        let config = self.config();
         let host = mount_point::Host {
             mounts_of: &|reference| {
                 let other = self.container(&ContainerRef(reference.to_owned())).ok()?;
@@ -240,7 +241,7 @@ impl Engine {
             exists: &|path| path.exists(),
             volume_driver: &|name| Some(self.0.volumes.get(name).ok()?.driver),
             new_name: &|| ContainerId::from_bytes(random()).into(),
-            data_root: &self.config().root,
+            data_root: &config.root,
         };
         Ok(mount_point::plan(&record.config, &record.host_config, &host)?)
     }

@@ -196,9 +196,10 @@ impl Engine {
     /// Has the runtime forget a container, which it does not mind not knowing. Blocks.
     pub(super) fn forget_in_runtime(&self, record: &Record) -> std::io::Result<()> {
         let own = record.host_config.runtime.as_str();
-        let name = if own.is_empty() { self.config().default_runtime.as_str() } else { own };
+        let config = self.config();
+        let name = if own.is_empty() { config.default_runtime.as_str() } else { own };
         let root = self.runtime_root(name);
-        let Some(runtime) = self.config().runtimes.get(name) else { return Ok(()) };
+        let Some(runtime) = config.runtimes.get(name) else { return Ok(()) };
         if !root.join(record.id.as_str()).exists() {
             return Ok(());
         }

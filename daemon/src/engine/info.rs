@@ -6,6 +6,7 @@ use cleat_proto::docker::system::{
     API_VERSION, Component, FirewallBackend, IndexConfig, Info, MIN_API_VERSION, PRODUCT_VERSION,
     Platform, Plugins, RegistryConfig, Runtime, Swarm, Version,
 };
+use serde_json::json;
 
 use super::Engine;
 use crate::{
@@ -56,7 +57,7 @@ impl Engine {
 
     /// Describes the daemon, its containers and the host.
     pub fn info(&self) -> Info {
-        let config = self.config();
+        let config = &*self.config();
         let host = Host::get();
         let containers = self.containers();
         let count =
@@ -148,11 +149,22 @@ impl Engine {
     }
 
     /// Says that the options were read again.
-    pub fn reloaded(&self, config: &Config) {
-        let attributes = BTreeMap::from([
-            ("name".to_owned(), host_name()),
-            ("debug".to_owned(), (config.log.level >= tracing::Level::DEBUG).to_string()),
-        ]);
+    pub(super) fn say_reloaded(&self, config: &Config) {
+        let runtimes = config.runtimes.iter();
+        let runtimes = runtimes.map(|(name, runtime)| format!("{name}:{}", runtime.path.display()));
+        let attributes = [
+            ("name", host_name()),
+            ("debug", (config.log.level >= tracing::Level::DEBUG).to_string()),
+            ("default-runtime", config.default_runtime.clone()),
+            ("default-shm-size", config.shm_size_bytes.to_string()),
+            ("insecure-registries", json!(config.insecure_registries).to_string()),
+            ("labels", json!(config.labels).to_string()),
+            ("live-restore", (!config.stop_containers).to_string()),
+            ("registry-mirrors", json!(config.registry_mirrors).to_string()),
+            ("runtimes", runtimes.collect::<Vec<_>>().join(" ")),
+            ("shutdown-timeout", config.shutdown_timeout.as_secs().to_string()),
+        ];
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value)).into();
         self.events().publish(event::Event::now(
             event::Kind::Daemon,
             "reload",

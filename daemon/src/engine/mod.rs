@@ -50,7 +50,7 @@ mod wait;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicBool},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, atomic::AtomicBool},
 };
 
 use cleat_proto::id::ContainerId;
@@ -96,10 +96,9 @@ const CREATING: Table<Vec<String>> = Table::new("creating");
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    config: Config,
+    options: RwLock<Options>,
     database: Database,
     images: Images,
-    registries: Registries,
     volumes: Volumes,
     networks: network::Controller,
     events: event::Bus,
@@ -110,6 +109,18 @@ struct Inner {
     /// SIGTERM has come: what ends now is not restarted or removed by us.
     shutting_down: AtomicBool,
     log_watches: logs::watch::Watches,
+}
+
+/// What the daemon was told, until it is told anew.
+struct Options {
+    config: Arc<Config>,
+    registries: Registries,
+}
+
+impl Options {
+    fn new(config: Config) -> Self {
+        Self { registries: Registries::new(config.registries()), config: Arc::new(config) }
+    }
 }
 
 /// What does not change while the daemon lives.
@@ -154,10 +165,8 @@ impl Engine {
         let volumes = Volumes::open(&config.root.join("volumes"), database.clone())?;
         let networks = network::Controller::open(config.network.clone(), &database)?;
         paths::make_private(&config.root.join("containers"))?;
-        let registries = Registries::new(config.registries());
         Ok(Self(Arc::new(Inner {
-            config,
-            registries,
+            options: RwLock::new(Options::new(config)),
             database,
             images,
             volumes,
@@ -172,9 +181,26 @@ impl Engine {
         })))
     }
 
-    /// Returns what the daemon was told.
-    pub fn config(&self) -> &Config {
-        &self.0.config
+    /// Returns what the daemon was told, as it stands now.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.options().config)
+    }
+
+    fn registries(&self) -> Registries {
+        self.options().registries.clone()
+    }
+
+    fn options(&self) -> RwLockReadGuard<'_, Options> {
+        self.0.options.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what can change while the daemon runs, and says so.
+    pub fn reload(&self, told: Config) {
+        let mut options = self.0.options.write().unwrap_or_else(PoisonError::into_inner);
+        *options = Options::new(options.config.reloaded(told));
+        let config = Arc::clone(&options.config);
+        drop(options);
+        self.say_reloaded(&config);
     }
 
     /// Returns where events are published and listened to.
@@ -220,12 +246,12 @@ impl Engine {
 
     /// Returns the task directory of a container: `STATE/tasks/cleat/<id>`.
     pub fn task_dir(&self, id: &ContainerId) -> TaskDir {
-        TaskDir::new(&self.0.config.state, id)
+        TaskDir::new(&self.config().state, id)
     }
 
     /// Returns `ROOT/containers/<id>`.
     pub fn container_dir(&self, id: &ContainerId) -> PathBuf {
-        self.0.config.root.join("containers").join(id.as_str())
+        self.config().root.join("containers").join(id.as_str())
     }
 
     /// Returns where a container's log is.
@@ -236,7 +262,8 @@ impl Engine {
     /// Returns a container's cgroup, below each hierarchy's mount.
     pub fn cgroup_path(&self, record: &Record) -> String {
         let own = record.host_config.cgroup_parent.as_str();
-        let parent = if own.is_empty() { self.0.config.cgroup_parent.as_str() } else { own };
+        let config = self.config();
+        let parent = if own.is_empty() { config.cgroup_parent.as_str() } else { own };
         format!("/{}/{}", parent.trim_matches('/'), record.id)
     }
 

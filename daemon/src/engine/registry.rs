@@ -53,7 +53,7 @@ impl Engine {
             let pull = Pull { reference: reference.clone(), ..request.clone() };
             let tell = Arc::clone(&tell);
             let told = Arc::new(move |step| tell(&reference, step));
-            let pulled = self.images().pull(&self.0.registries, pull, told).await?;
+            let pulled = self.images().pull(&self.registries(), pull, told).await?;
             let newer = pulled.newer || any.as_ref().is_some_and(|before| before.newer);
             any = Some(Pulled { newer, ..pulled });
         }
@@ -66,7 +66,8 @@ impl Engine {
         let name = &request.reference.name;
         let refused = |error| Error::from(pull::refused(error, &request.reference));
         let credentials = request.credentials.clone();
-        let session = self.0.registries.session(name.domain(), name.path(), credentials, false);
+        let registries = self.registries();
+        let session = registries.session(name.domain(), name.path(), credentials, false);
         let tags = session.await.map_err(refused)?.tags().await.map_err(refused)?;
         let one = |tag| Reference { tag: Some(tag), ..request.reference.clone() };
         Ok(tags.into_iter().filter(|tag| is_tag(tag)).map(one).collect())
@@ -94,7 +95,8 @@ impl Engine {
             ));
         }
         let (domain, path) = (reference.name.domain(), reference.name.path());
-        let session = self.0.registries.session(domain, path, credentials, true);
+        let registries = self.registries();
+        let session = registries.session(domain, path, credentials, true);
         let session = session.await.map_err(crate::image::Error::from)?;
         let tell: crate::image::push::Tell = Arc::new(tell);
         for (reference, image) in &images {
@@ -131,7 +133,7 @@ impl Engine {
     /// # Errors
     /// If the registry does not take them.
     pub async fn log_in(&self, domain: &str, credentials: Credentials) -> Result<String> {
-        Ok(self.0.registries.log_in(domain, credentials).await?)
+        Ok(self.registries().log_in(domain, credentials).await?)
     }
 
     /// Asks an index for repositories.
@@ -144,7 +146,7 @@ impl Engine {
         term: &str,
         limit: u32,
     ) -> Result<Vec<SearchResult>> {
-        Ok(self.0.registries.search(domain, term, limit).await?)
+        Ok(self.registries().search(domain, term, limit).await?)
     }
 
     /// Returns what a name stands for in its registry, without pulling it.
@@ -161,7 +163,7 @@ impl Engine {
             (None, tag) => tag.clone().unwrap_or_default(),
         };
         let (domain, path) = (reference.name.domain(), reference.name.path());
-        let (session, found) = self.0.registries.find(domain, path, credentials, &name).await?;
+        let (session, found) = self.registries().find(domain, path, credentials, &name).await?;
         let platforms = match manifest::parse(&found.bytes, &found.media_type)? {
             Document::Index(entries) => {
                 entries.into_iter().filter_map(|entry| entry.platform).collect()
@@ -186,7 +188,7 @@ impl Engine {
     /// # Errors
     /// If it cannot be fetched, and those of an import.
     pub async fn import_url(&self, url: &str, import: Import) -> Result<Arc<Image>> {
-        let mut body = self.0.registries.get(url).await?;
+        let mut body = self.registries().get(url).await?;
         let (sender, received) = Received::channel();
         let feeding = async move {
             loop {

@@ -478,7 +478,8 @@ impl Engine {
         published: &[network::Published],
     ) -> Result<Orders> {
         let name = &record.host_config.runtime;
-        let runtime = self.config().runtimes.get(name).ok_or_else(|| {
+        let config = self.config();
+        let runtime = config.runtimes.get(name).ok_or_else(|| {
             let text = format!("unknown or invalid runtime name: {name}");
             Error::new(Kind::InvalidArgument, text)
         })?;
