@@ -134,7 +134,7 @@ impl Engine {
         let platform = self.blocking(move |engine| Ok(engine.images().platform_of(&key))).await?;
         let credentials = logins(reference.name.domain());
         let pull = Pull { reference: reference.clone(), platform, credentials };
-        let pulled = self.images().pull(&self.0.registries, pull, Arc::new(|_| {})).await?;
+        let pulled = self.images().pull(&self.registries(), pull, Arc::new(|_| {})).await?;
         if pulled.image.id.as_str() == checked.id {
             return Ok(());
         }
