@@ -31,5 +31,16 @@ need openssl openssl
 unpack bin/busybox busybox-static
 unpack usr/bin/containerd containerd
 unpack usr/bin/docker-registry docker-registry
+if ! command -v podman >/dev/null; then
+  unpack usr/bin/podman podman
+  unpack usr/bin/conmon conmon
+  # Libraries cannot be beside it: conmon starts it again without the environment that would say where.
+  if ldd "$tools/usr/bin/podman" "$tools/usr/bin/conmon" | grep -q 'not found'; then
+    update
+    libraries=$(apt-cache depends --important podman conmon | sed -n 's/^ .*Depends: \(lib[a-z].*\)/\1/p')
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $libraries >/dev/null
+  fi
+fi
 command -v docker >/dev/null || unpack usr/bin/docker docker.io
 command -v systemd-analyze >/dev/null || need systemd-analyze systemd
