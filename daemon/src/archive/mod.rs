@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod chunks;
 pub mod compression;
+pub mod gzip;
 pub mod pack;
 pub mod reader;
 pub mod recipe;

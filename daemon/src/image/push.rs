@@ -12,7 +12,6 @@ use std::{
 };
 
 use cleat_proto::digest::{DiffId, Digest};
-use flate2::{Compression, write::GzEncoder};
 use futures_util::future::try_join_all;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -22,7 +21,7 @@ use crate::{
     archive::{
         self,
         chunks::{BodyWriter, Chunks, Hashed, Sum, body, pipe},
-        recipe,
+        gzip, recipe,
     },
     registry::{
         Session, Upload,
@@ -272,17 +271,17 @@ fn squeeze(
     tell: &mut dyn FnMut(u64),
 ) -> Result<Sum, Error> {
     let mut hashed = Hashed::new(chunks).map_err(archive::Error::Input)?;
-    let mut gzip = GzEncoder::new(output, Compression::default());
     let (mut current, mut told_at) = (0, None::<Instant>);
-    while let Some(chunk) = hashed.next().map_err(archive::Error::from_input)? {
-        gzip.write_all(&chunk).map_err(archive::Error::Output)?;
-        current += chunk.len() as u64;
+    let next = || {
+        let chunk = hashed.next()?;
+        current += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
             told_at = Some(Instant::now());
             tell(current);
         }
-    }
-    gzip.finish().map_err(archive::Error::Output)?;
+        Ok(chunk)
+    };
+    gzip::compress(next, output).map_err(archive::Error::from_input)?;
     Ok(hashed.finish().map_err(archive::Error::from_input)?)
 }
 
