@@ -19,6 +19,11 @@ pub use flags::Flags;
 
 use file::File;
 
+use crate::{
+    image::pull,
+    registry::{Proxies, Proxy},
+};
+
 /// What must survive a reboot, unless told otherwise.
 const DEFAULT_ROOT: &str = "/var/lib/cleat";
 /// What must not.
@@ -29,8 +34,12 @@ const DEFAULT_SOCKET: &str = "/run/cleat.sock";
 pub const DEFAULT_FILE: &str = "/etc/cleat/daemon.json";
 /// Where Docker looks for registries' certificates.
 const DOCKER_CERTIFICATES: &str = "/etc/docker/certs.d";
+/// Where containerd looks for registries' hosts.
+const CONTAINERD_HOSTS: &str = "/etc/containerd/certs.d";
 /// Our own runtime's name towards clients.
 const NATIVE_RUNTIME: &str = "runc";
+/// dockerd's default.
+const DOWNLOAD_ATTEMPTS: usize = 5;
 /// dockerd's default.
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
 /// Logging drivers that we have.
@@ -83,8 +92,18 @@ pub struct Config {
     pub registry_mirrors: Vec<String>,
     /// `insecure-registries`.
     pub insecure_registries: Vec<String>,
+    /// `max-concurrent-downloads`, 0 for all of them.
+    pub max_downloads: usize,
+    /// `max-concurrent-uploads`, 0 for all of them.
+    pub max_uploads: usize,
+    /// `max-download-attempts`.
+    pub download_attempts: u32,
+    /// `proxies`, or the environment's.
+    pub proxies: Proxies,
     /// Where `HOST:PORT/{ca.crt,client.cert,client.key}` are looked for: beside the options' file, and where Docker has them.
     pub certificates: Vec<PathBuf>,
+    /// Where `HOST:PORT/hosts.toml` is looked for: the same places, and where containerd has them.
+    pub hosts_files: Vec<PathBuf>,
 }
 
 impl Config {
@@ -101,6 +120,9 @@ impl Config {
             labels: told.labels,
             registry_mirrors: told.registry_mirrors,
             insecure_registries: told.insecure_registries,
+            max_downloads: told.max_downloads,
+            max_uploads: told.max_uploads,
+            download_attempts: told.download_attempts,
             ..self.clone()
         }
     }
@@ -111,6 +133,9 @@ impl Config {
             mirrors: self.registry_mirrors.clone(),
             insecure: self.insecure_registries.clone(),
             certificates: self.certificates.clone(),
+            hosts: self.hosts_files.clone(),
+            proxies: self.proxies.clone(),
+            attempts: self.download_attempts,
             user_agent: format!(
                 "cleat/{} os/linux arch/{}",
                 env!("CARGO_PKG_VERSION"),
@@ -194,6 +219,7 @@ pub fn load(flags: &Flags) -> Result<Config, Error> {
     let mut config = check(from_file.or(given))?;
     let file = flags.config_file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
     let beside = file.parent().unwrap_or(Path::new("/")).join("certs.d");
+    config.hosts_files.insert(0, beside.clone());
     config.certificates.insert(0, beside);
     Ok(config)
 }
@@ -261,7 +287,16 @@ fn check(raw: File) -> Result<Config, Error> {
         labels: labels(&raw)?,
         registry_mirrors: mirrors(&raw)?,
         insecure_registries: raw.insecure_registries.clone().unwrap_or_default(),
+        max_downloads: limit(
+            "concurrent downloads",
+            raw.max_concurrent_downloads,
+            pull::DOWNLOADS,
+        )?,
+        max_uploads: limit("concurrent uploads", raw.max_concurrent_uploads, pull::UPLOADS)?,
+        download_attempts: download_attempts(&raw)?,
+        proxies: proxies(&raw)?,
         certificates: vec![DOCKER_CERTIFICATES.into()],
+        hosts_files: vec![DOCKER_CERTIFICATES.into(), CONTAINERD_HOSTS.into()],
         root,
         state,
     })
@@ -468,6 +503,35 @@ fn mirrors(raw: &File) -> Result<Vec<String>, Error> {
     checked.collect()
 }
 
+fn limit(what: &str, given: Option<i64>, default: usize) -> Result<usize, Error> {
+    let wrong = |number| invalid(format_args!("invalid max {what}: {number}"));
+    given.map_or(Ok(default), |number| usize::try_from(number).map_err(|_| wrong(number)))
+}
+
+fn download_attempts(raw: &File) -> Result<u32, Error> {
+    match limit("download attempts", raw.max_download_attempts, DOWNLOAD_ATTEMPTS)? {
+        // dockerd takes it for its default.
+        0 => Ok(DOWNLOAD_ATTEMPTS as u32),
+        number => Ok(u32::try_from(number).unwrap_or(u32::MAX)),
+    }
+}
+
+fn proxies(raw: &File) -> Result<Proxies, Error> {
+    let given = [("http-proxy", &raw.http_proxy), ("https-proxy", &raw.https_proxy)];
+    for (key, text) in given {
+        if let Some(text) = text
+            && !text.is_empty()
+            && Proxy::parse(text).is_none()
+        {
+            // Not shown: it may have a password.
+            return Err(invalid(format_args!(
+                "invalid {key}: a proxy's address is http://host:port"
+            )));
+        }
+    }
+    Ok(Proxies::configured(raw.http_proxy.clone(), raw.https_proxy.clone(), raw.no_proxy.clone()))
+}
+
 /// A program of ours: beside this one, else in `PATH`.
 fn sibling(name: &str) -> PathBuf {
     let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
@@ -584,10 +648,35 @@ mod tests {
     }
 
     #[test]
+    fn what_registries_need_is_read() {
+        let config = parsed(
+            r#"{"max-concurrent-downloads":0,"max-download-attempts":0,"proxies":{"http-proxy":"http://p:1","no-proxy":"a"}}"#,
+        )
+        .unwrap();
+        assert_eq!((config.max_downloads, config.max_uploads, config.download_attempts), (0, 5, 5));
+        assert_eq!(config.proxies.http.unwrap().address, "p:1");
+        assert_eq!(config.proxies.except, ["a"]);
+        let flags = File { http_proxy: Some("http://q".into()), ..File::default() };
+        let conflict =
+            File::parse(br#"{"proxies":{"http-proxy":"http://p"}}"#, &flags).unwrap_err();
+        assert!(
+            conflict.ends_with("http-proxy: (from flag: http://q, from file: http://p)"),
+            "{conflict}"
+        );
+    }
+
+    #[test]
     fn bad_values_have_dockers_words() {
         refused(r#"{"default-runtime":"x"}"#, "specified default runtime 'x' does not exist");
         refused(r#"{"log-driver":"x"}"#, "logger: no log driver named 'x' is registered");
         refused(r#"{"log-level":"x"}"#, "invalid logging level: x");
         refused(r#"{"labels":["x"]}"#, "bad attribute format: x");
+        refused(r#"{"max-concurrent-downloads":-1}"#, "invalid max concurrent downloads: -1");
+        refused(r#"{"max-concurrent-uploads":-2}"#, "invalid max concurrent uploads: -2");
+        refused(r#"{"max-download-attempts":-3}"#, "invalid max download attempts: -3");
+        refused(
+            r#"{"proxies":{"https-proxy":"socks5://u:p@x"}}"#,
+            "invalid https-proxy: a proxy's address is http://host:port",
+        );
     }
 }

@@ -12,6 +12,7 @@ mod image;
 mod lifecycle;
 mod network;
 mod registry;
+mod registry_options;
 mod resources;
 mod run;
 mod security;

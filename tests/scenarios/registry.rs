@@ -15,30 +15,31 @@ use cleat_tests::{
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 
-const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+pub(super) const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
 /// `joe:secret`
-const PASSWORDS: &str = "joe:$2y$05$up/wz0y30UfjmRQmarp99.MNh6E6RBF9ODBetvEuE.eRAwvtaSzCu\n";
+pub(super) const PASSWORDS: &str =
+    "joe:$2y$05$up/wz0y30UfjmRQmarp99.MNh6E6RBF9ODBetvEuE.eRAwvtaSzCu\n";
 
 /// An image as a registry has it.
 #[derive(Clone)]
-struct Served {
-    tar: Vec<u8>,
-    layer: Vec<u8>,
-    config: Vec<u8>,
-    manifest: Value,
+pub(super) struct Served {
+    pub(super) tar: Vec<u8>,
+    pub(super) layer: Vec<u8>,
+    pub(super) config: Vec<u8>,
+    pub(super) manifest: Value,
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
 /// Returns the tar of one file.
-fn tar(daemon: &TestDaemon, name: &str, content: &[u8]) -> Vec<u8> {
+pub(super) fn tar(daemon: &TestDaemon, name: &str, content: &[u8]) -> Vec<u8> {
     let dir = daemon.path("tar");
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join(name), content).unwrap();
@@ -46,7 +47,7 @@ fn tar(daemon: &TestDaemon, name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes that do not compress.
-pub fn noise(length: usize) -> Vec<u8> {
+pub(super) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -59,11 +60,11 @@ pub fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+pub(super) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "size": bytes.len(), "digest": digest(bytes)})
 }
 
-fn served(daemon: &TestDaemon, content: &[u8], architecture: &str) -> Served {
+pub(super) fn served(daemon: &TestDaemon, content: &[u8], architecture: &str) -> Served {
     let tar = tar(daemon, "file", content);
     let layer = gzip(&tar);
     let config = json!({"os": "linux", "architecture": architecture, "config": {"Cmd": ["/file"]},
@@ -76,12 +77,12 @@ fn served(daemon: &TestDaemon, content: &[u8], architecture: &str) -> Served {
 }
 
 impl Served {
-    fn manifest_bytes(&self) -> Vec<u8> {
+    pub(super) fn manifest_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(&self.manifest).unwrap()
     }
 
     /// Answers as a good registry would, whatever the repository.
-    fn answer(&self, asked: &Asked) -> Answer {
+    pub(super) fn answer(&self, asked: &Asked) -> Answer {
         let last = asked.path.rsplit('/').next().unwrap_or_default();
         let manifest = self.manifest_bytes();
         if asked.path == "/v2/" {
@@ -98,7 +99,7 @@ impl Served {
 }
 
 /// A blob, from where the client wants it.
-fn ranged(asked: &Asked, blob: &[u8]) -> Answer {
+pub(super) fn ranged(asked: &Asked, blob: &[u8]) -> Answer {
     let range =
         asked.header("range").strip_prefix("bytes=").and_then(|range| range.strip_suffix('-'));
     match range.and_then(|start| start.parse::<usize>().ok()) {
@@ -108,12 +109,12 @@ fn ranged(asked: &Asked, blob: &[u8]) -> Answer {
     }
 }
 
-fn is_blob(asked: &Asked, blob: &[u8]) -> bool {
+pub(super) fn is_blob(asked: &Asked, blob: &[u8]) -> bool {
     asked.method == "GET" && asked.path.ends_with(&format!("/blobs/{}", digest(blob)))
 }
 
 /// Everything that the store has: blobs, ingests and numbered layers.
-fn stored(daemon: &TestDaemon) -> Vec<String> {
+pub(super) fn stored(daemon: &TestDaemon) -> Vec<String> {
     let mut found = Vec::new();
     for directory in ["root/content/blobs/sha256", "root/content/ingest", "root/snapshots"] {
         let entries = std::fs::read_dir(daemon.path(directory)).unwrap().flatten();
@@ -164,6 +165,24 @@ fn an_image_goes_to_a_registry_and_comes_back() {
     daemon.docker(["pull", "-q", "-a", &registry.name("b/busybox")]).ok();
     assert_eq!(daemon.inspect(&neighbour, ".Id"), id);
     assert_eq!(daemon.docker(["images", "-q", "--no-trunc"]).ok().lines().next(), Some(&*id));
+}
+
+#[test]
+fn an_image_of_another_platform_is_not_pushed_as_what_it_is_not() {
+    let daemon = TestDaemon::with_busybox();
+    let registry = Registry::start(&daemon, 5000);
+    let name = registry.name("a/b:1");
+    daemon.docker(["tag", "busybox", &name]).ok();
+    let own = format!("linux/{}", daemon.inspect(&name, ".Architecture"));
+    daemon.docker(["push", "--platform", "linux/s390x", &name]).expect(1).says(&format!(
+        "image with reference {name} was found but its platform ({own}) does not match the specified platform (linux/s390x)"
+    ));
+    daemon.docker(["push", "--platform", &own, &name]).ok();
+    let missing = registry.name("a/b:2");
+    daemon
+        .docker(["push", "--platform", &own, &missing])
+        .expect(1)
+        .says(&format!("No such image: {missing}"));
 }
 
 #[test]
@@ -711,7 +730,7 @@ fn a_mirror_stands_for_docker_hub() {
 }
 
 /// Makes a certificate authority, and certificates of it for the server and for a client.
-fn certificates(dir: &std::path::Path, address: &str) {
+pub(super) fn certificates(dir: &std::path::Path, address: &str) {
     let openssl = |args: &str| {
         run(Command::new("openssl").current_dir(dir).args(args.split(' '))).expect(0);
     };

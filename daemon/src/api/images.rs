@@ -64,12 +64,13 @@ async fn read(
 async fn change(
     State(engine): State<Engine>,
     Path(rest): Path<String>,
+    version: ApiVersion,
     query: Query,
     headers: HeaderMap,
 ) -> Result {
     match rest.rsplit_once('/') {
         Some((name, "tag")) => tag(&engine, name, &query).await,
-        Some((name, "push")) => push::push(engine, name, &query, &headers).await,
+        Some((name, "push")) => push::push(engine, name, version, &query, &headers).await,
         _ => Ok(super::error::page_not_found().await),
     }
 }

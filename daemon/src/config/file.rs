@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::{Error, invalid};
 
 /// What dockerd 28.5 knows and we do not honour. Source: `dockerd(8)`.
-const NOT_YET: [&str; 55] = [
+const NOT_YET: [&str; 48] = [
     "allow-direct-routing",
     "api-cors-header",
     "authorization-plugins",
@@ -38,26 +38,19 @@ const NOT_YET: [&str; 55] = [
     "fixed-cidr-v6",
     "host-gateway-ip",
     "host-gateway-ips",
-    "http-proxy",
-    "https-proxy",
     "ip-forward",
     "ip-forward-no-drop",
     "ip-masq",
     "ip6tables",
     "iptables",
     "ipv6",
-    "max-concurrent-downloads",
-    "max-concurrent-uploads",
-    "max-download-attempts",
     "metrics-addr",
     "min-api-version",
     "network-control-plane-mtu",
     "network-diagnostic-port",
     "no-new-privileges",
-    "no-proxy",
     "node-generic-resources",
     "oom-score-adjust",
-    "proxies",
     "raw-logs",
     "rootless",
     "seccomp-profile",
@@ -141,6 +134,14 @@ file! {
     labels: Vec<String> = "labels",
     registry_mirrors: Vec<String> = "registry-mirrors",
     insecure_registries: Vec<String> = "insecure-registries",
+    max_concurrent_downloads: i64 = "max-concurrent-downloads",
+    max_concurrent_uploads: i64 = "max-concurrent-uploads",
+    max_download_attempts: i64 = "max-download-attempts",
+    /// In the file these three stand within `proxies`.
+    http_proxy: String = "http-proxy",
+    https_proxy: String = "https-proxy",
+    no_proxy: String = "no-proxy",
+    proxies: Proxies = "proxies",
 }
 
 impl File {
@@ -158,7 +159,7 @@ impl File {
             let text = read.map_or_else(|error| error.to_string(), |_| String::new());
             return Err(text.replace("map[string]string", "map[string]interface {}"));
         };
-        let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_ref()).collect();
+        let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_ref()).collect();
         let unlike = |known: &dyn Fn(&str) -> bool| {
             keys.iter().copied().filter(|key| !known(key)).collect::<Vec<_>>()
         };
@@ -176,7 +177,14 @@ impl File {
                 not_yet.join(", ")
             ));
         }
-        let file: Self = document.read_named(Some("Config")).map_err(|error| error.to_string())?;
+        let mut file: Self =
+            document.read_named(Some("Config")).map_err(|error| error.to_string())?;
+        if let Some(proxies) = file.proxies.take() {
+            file.http_proxy = proxies.http_proxy.or(file.http_proxy);
+            file.https_proxy = proxies.https_proxy.or(file.https_proxy);
+            file.no_proxy = proxies.no_proxy.or(file.no_proxy);
+            keys.extend(["http-proxy", "https-proxy", "no-proxy"]);
+        }
         file.conflicts(flags, &keys)?;
         Ok(file)
     }
@@ -205,6 +213,16 @@ pub struct Runtime {
     pub path: Option<String>,
     pub runtime_args: Option<Vec<String>>,
     pub runtime_type: Option<String>,
+}
+
+/// `proxies`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[allow(missing_docs)]
+pub struct Proxies {
+    pub http_proxy: Option<String>,
+    pub https_proxy: Option<String>,
+    pub no_proxy: Option<String>,
 }
 
 /// A number of bytes, or a text with a unit.
@@ -281,6 +299,13 @@ impl Show for i64 {
 impl Show for Size {
     fn show(&self) -> String {
         self.0.clone()
+    }
+}
+
+/// Never compared: its parts are.
+impl Show for Proxies {
+    fn show(&self) -> String {
+        String::new()
     }
 }
 

@@ -140,6 +140,24 @@ pub struct Flags {
     /// Registry that may be reached without TLS
     #[arg(long = "insecure-registry", value_name = "REGISTRY")]
     insecure_registries: Vec<String>,
+    /// Layers that are downloaded at once, 0 for all [default: 3]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    max_concurrent_downloads: Option<i64>,
+    /// Layers that are uploaded at once, 0 for all [default: 5]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    max_concurrent_uploads: Option<i64>,
+    /// How often in a row a layer's download may bring nothing [default: 5]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    max_download_attempts: Option<i64>,
+    /// Proxy for http:// registries [default: HTTP_PROXY]
+    #[arg(long, value_name = "URL")]
+    http_proxy: Option<String>,
+    /// Proxy for https:// registries [default: HTTPS_PROXY]
+    #[arg(long, value_name = "URL")]
+    https_proxy: Option<String>,
+    /// Hosts, domains and networks that are reached without a proxy [default: NO_PROXY]
+    #[arg(long, value_name = "LIST")]
+    no_proxy: Option<String>,
 }
 
 impl Flags {
@@ -186,6 +204,13 @@ impl Flags {
             labels: list(flags.labels),
             registry_mirrors: list(flags.registry_mirrors),
             insecure_registries: list(flags.insecure_registries),
+            max_concurrent_downloads: flags.max_concurrent_downloads,
+            max_concurrent_uploads: flags.max_concurrent_uploads,
+            max_download_attempts: flags.max_download_attempts,
+            http_proxy: flags.http_proxy,
+            https_proxy: flags.https_proxy,
+            no_proxy: flags.no_proxy,
+            proxies: None,
         })
     }
 }

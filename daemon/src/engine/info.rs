@@ -12,7 +12,7 @@ use super::Engine;
 use crate::{
     config::{Config, LOG_DRIVERS},
     container::State,
-    event,
+    event, registry,
 };
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -113,14 +113,14 @@ impl Engine {
             os_type: "linux".to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),
             index_server_address: "https://index.docker.io/v1/".to_owned(),
-            registry_config: registry(config),
+            registry_config: registry_config(&config),
             n_cpu: host.cpus,
             mem_total: host.memory_bytes,
             generic_resources: None,
             docker_root_dir: config.root.display().to_string(),
-            http_proxy: String::new(),
-            https_proxy: String::new(),
-            no_proxy: String::new(),
+            http_proxy: shown(config.proxies.http.as_ref()),
+            https_proxy: shown(config.proxies.https.as_ref()),
+            no_proxy: config.proxies.except.join(","),
             name: host_name(),
             labels: config.labels.clone(),
             experimental_build: false,
@@ -160,6 +160,9 @@ impl Engine {
             ("insecure-registries", json!(config.insecure_registries).to_string()),
             ("labels", json!(config.labels).to_string()),
             ("live-restore", (!config.stop_containers).to_string()),
+            ("max-concurrent-downloads", config.max_downloads.to_string()),
+            ("max-concurrent-uploads", config.max_uploads.to_string()),
+            ("max-download-attempts", config.download_attempts.to_string()),
             ("registry-mirrors", json!(config.registry_mirrors).to_string()),
             ("runtimes", runtimes.collect::<Vec<_>>().join(" ")),
             ("shutdown-timeout", config.shutdown_timeout.as_secs().to_string()),
@@ -345,7 +348,7 @@ fn filesystem(root: &Path) -> &'static str {
     }
 }
 
-fn registry(config: &Config) -> RegistryConfig {
+fn registry_config(config: &Config) -> RegistryConfig {
     let hub = IndexConfig {
         mirrors: config.registry_mirrors.clone(),
         name: "docker.io".to_owned(),
@@ -364,6 +367,13 @@ fn registry(config: &Config) -> RegistryConfig {
     }
     let mirrors = Some(config.registry_mirrors.clone()).filter(|mirrors| !mirrors.is_empty());
     RegistryConfig { index_configs, insecure_registry_cidrs: cidrs, mirrors }
+}
+
+/// A proxy as `docker info` shows it: whoever may ask must not learn its password.
+fn shown(proxy: Option<&registry::Proxy>) -> String {
+    let Some(proxy) = proxy else { return String::new() };
+    let credentials = if proxy.authorization.is_some() { "xxxxx:xxxxx@" } else { "" };
+    format!("http://{credentials}{}", proxy.address)
 }
 
 fn runtimes(config: &Config) -> BTreeMap<String, Runtime> {

@@ -165,6 +165,7 @@ impl Engine {
         let volumes = Volumes::open(&config.root.join("volumes"), database.clone())?;
         let networks = network::Controller::open(config.network.clone(), &database)?;
         paths::make_private(&config.root.join("containers"))?;
+        images.limit_transfers(config.max_downloads, config.max_uploads);
         Ok(Self(Arc::new(Inner {
             options: RwLock::new(Options::new(config)),
             database,
@@ -200,6 +201,7 @@ impl Engine {
         *options = Options::new(options.config.reloaded(told));
         let config = Arc::clone(&options.config);
         drop(options);
+        self.images().limit_transfers(config.max_downloads, config.max_uploads);
         self.say_reloaded(&config);
     }
 

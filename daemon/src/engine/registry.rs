@@ -13,7 +13,7 @@ use crate::{
         reference::is_tag,
     },
     registry::{
-        Credentials, SearchResult,
+        Credentials, Purpose, SearchResult,
         manifest::{self, Document, Platform},
     },
 };
@@ -67,7 +67,7 @@ impl Engine {
         let refused = |error| Error::from(pull::refused(error, &request.reference));
         let credentials = request.credentials.clone();
         let registries = self.registries();
-        let session = registries.session(name.domain(), name.path(), credentials, false);
+        let session = registries.session(name.domain(), name.path(), credentials, Purpose::Pull);
         let tags = session.await.map_err(refused)?.tags().await.map_err(refused)?;
         let one = |tag| Reference { tag: Some(tag), ..request.reference.clone() };
         Ok(tags.into_iter().filter(|tag| is_tag(tag)).map(one).collect())
@@ -96,7 +96,7 @@ impl Engine {
         }
         let (domain, path) = (reference.name.domain(), reference.name.path());
         let registries = self.registries();
-        let session = registries.session(domain, path, credentials, true);
+        let session = registries.session(domain, path, credentials, Purpose::Push);
         let session = session.await.map_err(crate::image::Error::from)?;
         let tell: crate::image::push::Tell = Arc::new(tell);
         for (reference, image) in &images {
@@ -105,6 +105,37 @@ impl Engine {
         let image = images.last().map(|(_, image)| image.as_ref());
         self.publish_transfer("push", &reference, image);
         Ok(())
+    }
+
+    /// Refuses to push an image that is for another platform. Source: dockerd, which has one platform of each image as we do.
+    ///
+    /// # Errors
+    /// If it is, or if there is no such image.
+    pub fn check_push_platform(&self, reference: &Reference, wanted: &Platform) -> Result<()> {
+        let name = reference.familiar();
+        let images = self.local_tags(reference);
+        if images.is_empty() {
+            return Err(Error::new(kind::Kind::NotFound, format!("No such image: {name}")));
+        }
+        let other = images.iter().find(|(_, image)| {
+            let any_variant = image.variant.is_empty() || wanted.variant.is_empty();
+            image.os != wanted.os
+                || image.architecture != wanted.architecture
+                || !(any_variant || image.variant == wanted.variant)
+        });
+        let Some((_, image)) = other else { return Ok(()) };
+        let own = Platform {
+            os: image.os.clone(),
+            architecture: image.architecture.clone(),
+            variant: image.variant.clone(),
+            ..Platform::default()
+        };
+        Err(Error::new(
+            kind::Kind::NotFound,
+            format!(
+                "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
+            ),
+        ))
     }
 
     fn local_tags(&self, wanted: &Reference) -> Vec<(Reference, Arc<Image>)> {

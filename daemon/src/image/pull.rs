@@ -33,7 +33,7 @@ use crate::{
 };
 
 use transfers::Claim;
-pub(super) use transfers::Transfers;
+pub use transfers::{DOWNLOADS, Transfers, UPLOADS};
 
 /// The configurations of images; what else registries hold is no image.
 const CONFIG_TYPES: [&str; 4] =
@@ -222,6 +222,11 @@ impl Images {
             Ok(image)
         })
         .await
+    }
+
+    /// Changes how many layers come and go at once: `max-concurrent-downloads` and `-uploads`.
+    pub fn limit_transfers(&self, downloads: usize, uploads: usize) {
+        self.0.transfers.limit(downloads, uploads);
     }
 
     /// Finds out what is there, and waits until nobody else fetches what is not.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::{
     ANSWER_MAX, Config, Error,
     challenge::{self, Challenge},
+    hosts::Trust,
     transport::{Payload, Request, Transport, read, refusal},
 };
 
@@ -53,6 +54,8 @@ impl Credentials {
 /// How one session proves itself.
 pub struct Auth {
     credentials: Credentials,
+    /// Of the registry, in case that it has its token server with it.
+    trust: Option<Arc<Trust>>,
     challenge: Mutex<Option<Challenge>>,
     tokens: Mutex<HashMap<String, Token>>,
 }
@@ -74,8 +77,8 @@ struct TokenAnswer {
 
 impl Auth {
     /// Begins without a challenge.
-    pub fn new(credentials: Credentials) -> Self {
-        Self { credentials, challenge: Mutex::default(), tokens: Mutex::default() }
+    pub fn new(credentials: Credentials, trust: Option<Arc<Trust>>) -> Self {
+        Self { credentials, trust, challenge: Mutex::default(), tokens: Mutex::default() }
     }
 
     /// Takes over what a registry wants, of an answer's headers. Returns whether it wants anything.
@@ -166,6 +169,7 @@ impl Auth {
         } else {
             self.refresh_request(realm, service, scopes)
         };
+        let request = Request { trust: self.trust.clone(), ..request };
         let answer = transport.send(config, &request).await?;
         if !answer.status().is_success() {
             return Err(refusal(answer).await);
@@ -264,11 +268,10 @@ mod tests {
 
     #[test]
     fn a_token_is_asked_for_by_scope() {
-        let auth = Auth::new(Credentials {
-            username: "joe".into(),
-            password: "p".into(),
-            ..Credentials::default()
-        });
+        let auth = Auth::new(
+            Credentials { username: "joe".into(), password: "p".into(), ..Credentials::default() },
+            None,
+        );
         let request = auth.token_request("https://a/t", "s", &["repository:x:pull".into()]);
         assert_eq!(
             request.url,

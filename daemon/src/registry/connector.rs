@@ -37,6 +37,8 @@ pub struct Connector {
     pub tls: Arc<ClientConfig>,
     /// Ways around.
     pub proxies: Arc<Proxies>,
+    /// How long a connection and its handshake may take, if not as long as others.
+    pub timeout: Option<Duration>,
 }
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -61,7 +63,8 @@ impl tower_service::Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
         Box::pin(async move {
-            let connecting = timeout(CONNECT_TIMEOUT, connector.connect(&uri));
+            let connecting =
+                timeout(connector.timeout.unwrap_or(CONNECT_TIMEOUT), connector.connect(&uri));
             connecting.await.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout"))?
         })
     }

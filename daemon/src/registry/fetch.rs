@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::{
     Credentials, Error, MANIFEST_MAX, Registries,
     auth::Auth,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Purpose},
     manifest::{self, Descriptor, Document, Manifest, Platform},
     transport::{self, Request, next, read, refusal},
 };
@@ -21,6 +21,8 @@ use super::{
 const ATTEMPTS: u32 = 5;
 /// Before the second attempt; doubled each time.
 const BACKOFF: Duration = Duration::from_millis(200);
+/// How often it is doubled at most.
+const BACKOFF_DOUBLED: u32 = 6;
 /// We do not wait longer than this for a registry that says when to come again.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// What a session may do that only fetches.
@@ -56,7 +58,7 @@ pub struct Blob {
 }
 
 impl Registries {
-    /// Opens a repository at the registry itself, to push as well if wanted.
+    /// Opens a repository, to push as well if wanted.
     ///
     /// # Errors
     /// If it cannot be reached, or is no registry.
@@ -65,11 +67,15 @@ impl Registries {
         domain: &str,
         path: &str,
         credentials: Credentials,
-        push: bool,
+        purpose: Purpose,
     ) -> Result<Session, Error> {
         let mut last = None;
-        for endpoint in self.0.config.endpoints(domain, false)? {
-            match self.open(endpoint, path, credentials.clone(), push).await {
+        for endpoint in self.0.config.endpoints(domain, purpose)? {
+            if !endpoint.resolve {
+                continue;
+            }
+            let credentials = credentials_for(&endpoint, &credentials);
+            match self.open(endpoint, path, credentials, purpose).await {
                 Ok(session) => return Ok(session),
                 Err(error) => last = Some(error),
             }
@@ -88,28 +94,71 @@ impl Registries {
         credentials: Credentials,
         tag_or_digest: &str,
     ) -> Result<(Session, Found), Error> {
-        let mut last = None;
-        for endpoint in self.0.config.endpoints(domain, true)? {
-            // Credentials are bound to the registry that they were given for.
-            let credentials =
-                if endpoint.mirror { Credentials::default() } else { credentials.clone() };
-            let (name, mirror) = (endpoint.authority.clone(), endpoint.mirror);
-            let opened = self.open(endpoint, path, credentials, false).await;
-            let found = match opened {
-                Ok(session) => match session.manifest(tag_or_digest, None).await {
-                    Ok(found) => return Ok((session, found)),
-                    Err(error) if !mirror => return Err(error),
-                    Err(error) => error,
-                },
-                Err(error) => error,
-            };
-            if mirror {
-                let error = cleat_proto::kind::whole(&found);
-                tracing::warn!(mirror = name, error, "a mirror does not help");
+        let (mut last, mut passed_over) = (None, Vec::new());
+        let is_digest = tag_or_digest.parse::<Digest>().is_ok();
+        for endpoint in self.0.config.endpoints(domain, Purpose::Pull)? {
+            if !is_digest && !endpoint.resolve {
+                passed_over.push(endpoint);
+                continue;
             }
-            last = Some(found);
+            let mirror = endpoint.mirror;
+            match self.find_at(endpoint, path, &credentials, tag_or_digest).await {
+                Ok(found) => {
+                    return Ok(self
+                        .nearer(passed_over, path, &credentials, &found)
+                        .await
+                        .unwrap_or(found));
+                }
+                // What the registry itself says is the answer; that it cannot be reached is not.
+                Err((true, error)) if !mirror => return Err(error),
+                Err((_, error)) => last = Some(error),
+            }
         }
         Err(last.unwrap_or_else(|| Error::Config(format!("{domain} is no registry"))))
+    }
+
+    /// Looks at one place. An error tells whether it answered at all.
+    async fn find_at(
+        &self,
+        endpoint: Endpoint,
+        path: &str,
+        credentials: &Credentials,
+        tag_or_digest: &str,
+    ) -> Result<(Session, Found), (bool, Error)> {
+        let credentials = credentials_for(&endpoint, credentials);
+        let (name, mirror) = (endpoint.authority.clone(), endpoint.mirror);
+        let found = match self.open(endpoint, path, credentials, Purpose::Pull).await {
+            Ok(session) => match session.manifest(tag_or_digest, None).await {
+                Ok(found) => return Ok((session, found)),
+                Err(error) => (true, error),
+            },
+            Err(error) => (false, error),
+        };
+        if mirror {
+            let error = cleat_proto::kind::whole(&found.1);
+            tracing::warn!(mirror = name, error, "a mirror does not help");
+        }
+        Err(found)
+    }
+
+    /// Looks for the same manifest where nobody may say what a tag stands for: bytes that a digest names may come from anywhere.
+    async fn nearer(
+        &self,
+        endpoints: Vec<Endpoint>,
+        path: &str,
+        credentials: &Credentials,
+        known: &(Session, Found),
+    ) -> Option<(Session, Found)> {
+        for endpoint in endpoints {
+            let digest = known.1.digest.as_str();
+            if let Ok((session, mut found)) =
+                self.find_at(endpoint, path, credentials, digest).await
+            {
+                found.media_type.clone_from(&known.1.media_type);
+                return Some((session, found));
+            }
+        }
+        None
     }
 
     /// Asks whether there is a registry, and what it wants of us. distribution-spec, "Determining Support".
@@ -118,11 +167,11 @@ impl Registries {
         endpoint: Endpoint,
         path: &str,
         credentials: Credentials,
-        push: bool,
+        purpose: Purpose,
     ) -> Result<Session, Error> {
-        let auth = Auth::new(credentials);
+        let auth = Auth::new(credentials, endpoint.trust.clone());
         let url = endpoint.url("");
-        let request = Request::new(Method::GET, &url);
+        let request = Request { trust: endpoint.trust.clone(), ..Request::new(Method::GET, &url) };
         let answer = self.0.transport.send(&self.0.config, &request).await?;
         match answer.status() {
             StatusCode::OK => {}
@@ -131,7 +180,7 @@ impl Registries {
             StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => {}
             status => return Err(Error::Status(status).within(&Method::GET, url)),
         }
-        let actions = if push { "pull,push" } else { PULL };
+        let actions = if purpose == Purpose::Push { "pull,push" } else { PULL };
         Ok(Session { registries: self.clone(), endpoint, path: path.to_owned(), auth, actions })
     }
 
@@ -154,7 +203,7 @@ impl Registries {
     /// # Errors
     /// [`Error::Login`], and whatever a connection meets.
     pub async fn log_in(&self, domain: &str, credentials: Credentials) -> Result<String, Error> {
-        let session = self.session(domain, "", credentials, false).await?;
+        let session = self.session(domain, "", credentials, Purpose::Own).await?;
         let inner = &self.0;
         let token = session.auth.log_in(&inner.transport, &inner.config).await?;
         let url = session.endpoint.url("");
@@ -171,10 +220,24 @@ impl Registries {
     }
 }
 
+/// Credentials are bound to the registry that they were given for; others have their own.
+fn credentials_for(endpoint: &Endpoint, given: &Credentials) -> Credentials {
+    match (&endpoint.trust, endpoint.mirror) {
+        (_, false) => given.clone(),
+        (Some(trust), true) => trust.credentials(),
+        (None, true) => Credentials::default(),
+    }
+}
+
 impl Session {
     /// `repository:path:actions`. CNCF distribution, "Token Scope".
     pub(super) fn scope(&self) -> Vec<String> {
         vec![format!("repository:{}:{}", self.path, self.actions)]
+    }
+
+    /// The trust of a registry, for a request that goes there.
+    pub(super) fn to_registry(&self, request: Request) -> Request {
+        Request { trust: self.endpoint.trust.clone(), ..request }
     }
 
     pub(super) fn url(&self, rest: &str) -> String {
@@ -218,7 +281,7 @@ impl Session {
         scopes: &[String],
     ) -> Result<Response<Incoming>, Error> {
         let inner = &self.registries.0;
-        let mut request = request.clone();
+        let mut request = self.to_registry(request.clone());
         let header = self.auth.header(&inner.transport, &inner.config, scopes).await;
         let header = header.map_err(|error| match error {
             // dockerd names the request where it pulls, and only there.
@@ -383,6 +446,7 @@ impl Session {
             let what = format!("layer {}", layer.digest);
             Error::Size { what, wanted: layer.size, found }
         };
+        let attempts = self.registries.0.config.attempts.max(1);
         let (mut at, mut failures) = (offset, 0);
         while at < layer.size {
             let before = at;
@@ -408,11 +472,11 @@ impl Session {
                 break;
             }
             failures = if at > before { 1 } else { failures + 1 };
-            if failures == ATTEMPTS {
+            if failures >= attempts {
                 return Err(lost.unwrap_or_else(|| size(at)));
             }
             tracing::debug!(digest = %layer.digest, at, "a download goes on after a lost connection");
-            sleep(BACKOFF * 2_u32.pow(failures - 1)).await;
+            sleep(BACKOFF * 2_u32.pow((failures - 1).min(BACKOFF_DOUBLED))).await;
         }
         Ok(())
     }

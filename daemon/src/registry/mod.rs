@@ -12,6 +12,7 @@ mod challenge;
 mod connector;
 mod endpoint;
 mod fetch;
+mod hosts;
 pub mod manifest;
 mod proxy;
 mod search;
@@ -24,8 +25,9 @@ use std::{io, sync::Arc};
 use cleat_proto::{digest::Digest, kind::Kind};
 
 pub use auth::Credentials;
-pub use endpoint::Config;
+pub use endpoint::{Config, Purpose};
 pub use fetch::Session;
+pub use proxy::{Proxies, Proxy};
 pub use search::SearchResult;
 pub use upload::Upload;
 
@@ -190,7 +192,7 @@ struct Inner {
 impl Registries {
     /// Makes a client; nothing is connected yet.
     pub fn new(config: Config) -> Self {
-        let transport = Transport::new(config.user_agent.clone());
+        let transport = Transport::new(config.user_agent.clone(), config.proxies.clone());
         Self(Arc::new(Inner { config, transport }))
     }
 }

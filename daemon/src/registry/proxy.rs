@@ -1,8 +1,8 @@
-//! Which proxy leads to a host: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, as Go's `net/http` reads them.
+//! Which proxy leads to a host: `proxies` of the options, else `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`, as Go's `net/http` reads them.
 
 use std::net::IpAddr;
 
-/// The environment's proxies.
+/// All proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// For `http://`.
@@ -23,7 +23,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads `[http://][user:password@]host[:port]`; other schemes are none of ours.
+    pub fn parse(text: &str) -> Option<Self> {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
         let text = text.trim();
         let rest = match text.split_once("://") {
@@ -49,13 +50,14 @@ impl Proxy {
 }
 
 impl Proxies {
-    /// Reads the process's environment.
-    pub fn from_environment() -> Self {
-        let get = |name: &str| {
+    /// Takes what was configured, and for the rest what the process's environment says.
+    pub fn configured(http: Option<String>, https: Option<String>, except: Option<String>) -> Self {
+        let or = |configured: Option<String>, name: &str| {
             let lower = name.to_ascii_lowercase();
-            [name, &lower].into_iter().find_map(|name| std::env::var(name).ok())
+            let get = || [name, &lower].into_iter().find_map(|name| std::env::var(name).ok());
+            configured.filter(|text| !text.is_empty()).or_else(get)
         };
-        Self::of(get("HTTP_PROXY"), get("HTTPS_PROXY"), get("NO_PROXY"))
+        Self::of(or(http, "HTTP_PROXY"), or(https, "HTTPS_PROXY"), or(except, "NO_PROXY"))
     }
 
     fn of(http: Option<String>, https: Option<String>, except: Option<String>) -> Self {

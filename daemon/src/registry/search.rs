@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{
     ANSWER_MAX, Error, Registries,
     auth::form,
-    endpoint::DEFAULT_DOMAIN,
+    endpoint::{DEFAULT_DOMAIN, Purpose},
     transport::{Request, read},
 };
 
@@ -47,7 +47,7 @@ impl Registries {
         let authority = if domain == DEFAULT_DOMAIN { HUB } else { domain };
         let query = form(&[("q", term), ("n", &limit.to_string())]);
         let mut last = None;
-        for mut endpoint in self.0.config.endpoints(domain, false)? {
+        for mut endpoint in self.0.config.endpoints(domain, Purpose::Own)? {
             authority.clone_into(&mut endpoint.authority);
             let url = format!("{}://{authority}/v1/search?{query}", endpoint.scheme);
             let request = Request::new(Method::GET, url);

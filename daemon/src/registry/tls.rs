@@ -15,13 +15,17 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 
-use super::Error;
+use super::{Error, hosts::Trust};
 
 /// What one registry's connections are made with.
 ///
 /// # Errors
 /// [`Error::Config`] names the file that cannot be used.
-pub fn client_config(directory: Option<&Path>, verify: bool) -> Result<Arc<ClientConfig>, Error> {
+pub fn client_config(
+    directory: Option<&Path>,
+    trust: Option<&Trust>,
+    verify: bool,
+) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -29,7 +33,8 @@ pub fn client_config(directory: Option<&Path>, verify: bool) -> Result<Arc<Clien
     let files = directory.map(list).unwrap_or_default();
     let builder = if verify {
         let mut roots = native_roots().clone();
-        for path in files.iter().filter(|path| has_extension(path, "crt")) {
+        let more = trust.into_iter().flat_map(|trust| &trust.ca);
+        for path in files.iter().filter(|path| has_extension(path, "crt")).chain(more) {
             for certificate in certificates(path)? {
                 roots.add(certificate).map_err(|error| wrong(path, error))?;
             }
@@ -38,12 +43,16 @@ pub fn client_config(directory: Option<&Path>, verify: bool) -> Result<Arc<Clien
     } else {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
     };
-    let config = match files.iter().find(|path| has_extension(path, "cert")) {
+    let told = trust.and_then(|trust| trust.client.first()).cloned();
+    let found = files.iter().find(|path| has_extension(path, "cert"));
+    let found = found.map(|path| (path.clone(), Some(path.with_extension("key"))));
+    let config = match &told.or(found) {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let key_path = path.with_extension("key");
+        Some((path, key_path)) => {
+            // One file may have both.
+            let key_path = key_path.as_ref().unwrap_or(path);
             let key =
-                PrivateKeyDer::from_pem_file(&key_path).map_err(|error| wrong(&key_path, error))?;
+                PrivateKeyDer::from_pem_file(key_path).map_err(|error| wrong(key_path, error))?;
             builder
                 .with_client_auth_cert(certificates(path)?, key)
                 .map_err(|error| wrong(path, error))?
@@ -54,11 +63,19 @@ pub fn client_config(directory: Option<&Path>, verify: bool) -> Result<Arc<Clien
 
 /// Returns what changes when a certificate does.
 pub fn fingerprint(directory: &Path) -> String {
-    let files = list(directory).into_iter().map(|path| {
-        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
-        format!("|{}@{:?}", path.display(), modified.ok())
-    });
-    files.collect()
+    list(directory).iter().map(|path| stamp(path)).collect()
+}
+
+/// As [`fingerprint`], for what `hosts.toml` says.
+pub fn trust_fingerprint(trust: &Trust) -> String {
+    let pairs = trust.client.iter().flat_map(|(cert, key)| [Some(cert), key.as_ref()]);
+    let files: String = trust.ca.iter().chain(pairs.flatten()).map(|path| stamp(path)).collect();
+    format!("|{}|{:?}|{files}", trust.skip_verify, trust.dial_timeout)
+}
+
+fn stamp(path: &Path) -> String {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    format!("|{}@{:?}", path.display(), modified.ok())
 }
 
 fn list(directory: &Path) -> Vec<PathBuf> {

@@ -19,7 +19,7 @@ use hyper_util::{
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::{ANSWER_MAX, Config, Error, connector::Connector, tls};
+use super::{ANSWER_MAX, Config, Error, connector::Connector, hosts::Trust, tls};
 
 /// What a request may carry.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -67,12 +67,20 @@ pub struct Request {
     pub headers: HeaderMap,
     /// And what else.
     pub payload: Payload,
+    /// How its host is trusted, and what that wants to hear; nobody that a redirect leads to.
+    pub trust: Option<Arc<Trust>>,
 }
 
 impl Request {
     /// Makes one without headers and body.
     pub fn new(method: Method, url: impl Into<String>) -> Self {
-        Self { method, url: url.into(), headers: HeaderMap::new(), payload: Payload::None }
+        Self {
+            method,
+            url: url.into(),
+            headers: HeaderMap::new(),
+            payload: Payload::None,
+            trust: None,
+        }
     }
 
     /// Adds a header; what cannot be one is left out.
@@ -96,8 +104,8 @@ pub struct Transport {
 
 impl Transport {
     /// Makes one without connections.
-    pub fn new(user_agent: String) -> Self {
-        Self { clients: Mutex::default(), proxies: Arc::new(Config::proxies()), user_agent }
+    pub fn new(user_agent: String, proxies: super::proxy::Proxies) -> Self {
+        Self { clients: Mutex::default(), proxies: Arc::new(proxies), user_agent }
     }
 
     /// Sends a request and follows redirects of GET and HEAD; credentials stay with the host that they were meant for.
@@ -128,6 +136,7 @@ impl Transport {
             let target = resolve(&request.url, location)?;
             if authority(&target) != authority(&request.url) {
                 request.headers.remove(header::AUTHORIZATION);
+                request.trust = None;
             }
             request.url = target;
         }
@@ -151,10 +160,17 @@ impl Transport {
             .url
             .parse()
             .map_err(|_| within(Error::Protocol(format!("{:?} is no address", request.url))))?;
-        let client = self.client(config, &uri).map_err(within)?;
+        let trust = request.trust.as_deref();
+        let client = self.client(config, &uri, trust).map_err(within)?;
         let mut built = http::Request::new(body);
         *built.method_mut() = request.method.clone();
         *built.headers_mut() = request.headers.clone();
+        for (name, value) in trust.iter().flat_map(|trust| &trust.headers) {
+            // A token that was fetched says more than what it was fetched with.
+            if name != header::AUTHORIZATION || !request.headers.contains_key(name) {
+                built.headers_mut().append(name, value.clone());
+            }
+        }
         if let Some(value) = self.proxy_authorization(&uri) {
             built.headers_mut().insert(header::PROXY_AUTHORIZATION, value);
         }
@@ -176,7 +192,12 @@ impl Transport {
         Some(value)
     }
 
-    fn client(&self, config: &Config, uri: &Uri) -> Result<HttpClient, Error> {
+    fn client(
+        &self,
+        config: &Config,
+        uri: &Uri,
+        trust: Option<&Trust>,
+    ) -> Result<HttpClient, Error> {
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
         let https = uri.scheme_str() == Some("https");
         // Not even looked at where nothing is encrypted.
@@ -186,17 +207,22 @@ impl Transport {
             // Certificates that have changed since are read again.
             key.push_str(&tls::fingerprint(directory));
         }
+        if let Some(trust) = trust {
+            key.push_str(&tls::trust_fingerprint(trust));
+        }
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let verify = !config.is_insecure(&authority);
-        let tls = tls::client_config(directory.as_deref(), verify)?;
+        let verify =
+            !config.is_insecure(&authority) && !trust.is_some_and(|trust| trust.skip_verify);
+        let tls = tls::client_config(directory.as_deref(), trust, verify)?;
+        let timeout = trust.and_then(|trust| trust.dial_timeout);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(KEEP)
             .http1_max_buf_size(BUFFER)
-            .build(Connector { tls, proxies: Arc::clone(&self.proxies) });
+            .build(Connector { tls, proxies: Arc::clone(&self.proxies), timeout });
         if clients.len() == CLIENTS_MAX {
             clients.clear();
         }

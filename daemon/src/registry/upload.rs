@@ -54,7 +54,8 @@ impl Session {
             Some((digest, from)) => {
                 scopes.push(format!("repository:{from}:pull"));
                 let query = form(&[("mount", digest.as_str()), ("from", from)]);
-                Request::new(Method::POST, format!("{url}?{query}"))
+                let separator = if url.contains('?') { '&' } else { '?' };
+                Request::new(Method::POST, format!("{url}{separator}{query}"))
             }
         };
         let answer = self.request(request.with(header::CONTENT_LENGTH, "0"), &scopes).await?;
@@ -78,8 +79,10 @@ impl Session {
     /// What the registry says, or [`Error::Source`].
     pub async fn send(&self, upload: Upload, source: Source) -> Result<Upload, Error> {
         let inner = &self.registries.0;
-        let mut request = Request::new(Method::PATCH, &upload.url)
-            .with(header::CONTENT_TYPE, "application/octet-stream");
+        let mut request = self.to_registry(
+            Request::new(Method::PATCH, &upload.url)
+                .with(header::CONTENT_TYPE, "application/octet-stream"),
+        );
         let header = self.auth.header(&inner.transport, &inner.config, &self.scope()).await?;
         if let Some(value) = header {
             request.headers.insert(header::AUTHORIZATION, value);

@@ -11,6 +11,7 @@ use crate::{
     api::{
         error::{Error, Result},
         query::Query,
+        version::ApiVersion,
     },
     engine::Engine,
     image::{LayerPush, PushStep, Reference},
@@ -25,7 +26,13 @@ struct Pushed {
     size: u64,
 }
 
-pub(super) async fn push(engine: Engine, name: &str, query: &Query, headers: &HeaderMap) -> Result {
+pub(super) async fn push(
+    engine: Engine,
+    name: &str,
+    version: ApiVersion,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result {
     let mut reference = Reference::parse(name).map_err(image_error)?;
     if reference.digest.is_some() {
         return Err(Error::invalid("cannot push a digest reference"));
@@ -37,8 +44,10 @@ pub(super) async fn push(engine: Engine, name: &str, query: &Query, headers: &He
         }
         reference.tag = Some(tag.to_owned());
     }
-    if query.optional("platform").is_some() {
-        return Err(Error::not_implemented("pushing one platform of an image"));
+    // Clients before 1.46 did not have it.
+    let platform = if version.since(1, 46) { super::show::platform(query)? } else { None };
+    if let Some(platform) = &platform {
+        engine.check_push_platform(&reference, platform)?;
     }
     let credentials = credentials(headers);
     stream(move |lines| async move {

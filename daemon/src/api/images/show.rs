@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cleat_proto::docker::{
     container::Config,
+    go_json,
     image::{
         GraphDriver, HistoryItem, ImageInspect, ImageSettings, LegacySettings, Metadata, RootFs,
     },
@@ -20,6 +21,7 @@ use crate::{
     },
     engine::Engine,
     image::Image,
+    registry::manifest::Platform,
 };
 
 pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion, query: &Query) -> Result {
@@ -57,21 +59,20 @@ pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion, query: &
     })
 }
 
-/// A platform that the image has not is an image that is not there.
-pub(super) fn check_platform(image: &Image, query: &Query) -> Result<(), Error> {
-    #[derive(serde::Deserialize, Default)]
-    #[serde(default)]
-    struct Platform {
-        os: String,
-        architecture: String,
-        variant: String,
-    }
-    let Some(text) = query.optional("platform") else { return Ok(()) };
-    let wanted: Platform = serde_json::from_str(text)
+/// Reads a platform as clients send it since 1.46: OCI's, in JSON.
+pub(super) fn platform(query: &Query) -> Result<Option<Platform>, Error> {
+    let Some(text) = query.optional("platform") else { return Ok(None) };
+    let platform: Platform = go_json::from_slice(text.as_bytes())
         .map_err(|error| Error::invalid(format!("failed to parse platform: {error}")))?;
-    if wanted.os.is_empty() || wanted.architecture.is_empty() {
+    if platform.os.is_empty() || platform.architecture.is_empty() {
         return Err(Error::invalid("both OS and Architecture must be provided"));
     }
+    Ok(Some(platform))
+}
+
+/// A platform that the image has not is an image that is not there.
+pub(super) fn check_platform(image: &Image, query: &Query) -> Result<(), Error> {
+    let Some(wanted) = platform(query)? else { return Ok(()) };
     let variant_fits = wanted.variant.is_empty() || wanted.variant == image.variant;
     if wanted.os == image.os && wanted.architecture == image.architecture && variant_fits {
         return Ok(());

@@ -6,27 +6,78 @@ use std::{
 };
 
 use cleat_proto::digest::Digest;
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as Turn, Notify, OwnedMutexGuard};
 
 /// dockerd's `max-concurrent-downloads`.
-const DOWNLOADS: usize = 3;
+pub const DOWNLOADS: usize = 3;
 /// dockerd's `max-concurrent-uploads`.
-const UPLOADS: usize = 5;
+pub const UPLOADS: usize = 5;
 
 /// All transfers of the daemon.
 pub struct Transfers {
     turns: Mutex<HashMap<Digest, Arc<Turn<()>>>>,
-    slots: Arc<Semaphore>,
-    upload_slots: Arc<Semaphore>,
+    downloads: Slots,
+    uploads: Slots,
 }
 
 impl Default for Transfers {
     fn default() -> Self {
         Self {
             turns: Mutex::default(),
-            slots: Arc::new(Semaphore::new(DOWNLOADS)),
-            upload_slots: Arc::new(Semaphore::new(UPLOADS)),
+            downloads: Slots::new(DOWNLOADS),
+            uploads: Slots::new(UPLOADS),
         }
+    }
+}
+
+/// Few at once, and how few may change meanwhile.
+struct Slots {
+    count: Mutex<Count>,
+    changed: Notify,
+}
+
+struct Count {
+    /// 0 is without limit.
+    limit: usize,
+    taken: usize,
+}
+
+/// The right to a transfer, until it is dropped.
+pub struct Slot<'a>(&'a Slots);
+
+impl Slots {
+    fn new(limit: usize) -> Self {
+        Self { count: Mutex::new(Count { limit, taken: 0 }), changed: Notify::new() }
+    }
+
+    async fn take(&self) -> Slot<'_> {
+        loop {
+            // Before the look: what changes in between wakes us.
+            let changed = self.changed.notified();
+            if self.try_take() {
+                return Slot(self);
+            }
+            changed.await;
+        }
+    }
+
+    fn try_take(&self) -> bool {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_free = count.limit == 0 || count.taken < count.limit;
+        count.taken += usize::from(is_free);
+        is_free
+    }
+
+    fn set_limit(&self, limit: usize) {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner).limit = limit;
+        self.changed.notify_waiters();
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.count.lock().unwrap_or_else(PoisonError::into_inner).taken -= 1;
+        self.0.changed.notify_one();
     }
 }
 
@@ -60,14 +111,19 @@ impl Transfers {
     }
 
     /// Waits for one of the few slots.
-    pub async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        // Nobody closes it.
-        Arc::clone(&self.slots).acquire_owned().await.ok()
+    pub async fn slot(&self) -> Slot<'_> {
+        self.downloads.take().await
     }
 
     /// As [`Self::slot`], for the other direction.
-    pub async fn upload_slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.upload_slots).acquire_owned().await.ok()
+    pub async fn upload_slot(&self) -> Slot<'_> {
+        self.uploads.take().await
+    }
+
+    /// Changes how many layers are on their way at once, in each direction; 0 is without limit. What is on its way stays.
+    pub fn limit(&self, downloads: usize, uploads: usize) {
+        self.downloads.set_limit(downloads);
+        self.uploads.set_limit(uploads);
     }
 
     /// Returns the digests that somebody is fetching or waits for.
@@ -105,5 +161,26 @@ mod tests {
         assert_eq!(*second.digests(), digests(&[2, 3]));
         drop(second);
         assert!(transfers.busy().is_empty());
+    }
+
+    #[tokio::test]
+    async fn slots_are_few_and_may_become_more_or_fewer() {
+        let slots = Slots::new(1);
+        let first = slots.take().await;
+        assert!(!slots.try_take());
+        let mut second = std::pin::pin!(slots.take());
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        slots.set_limit(2);
+        let second = second.await;
+        slots.set_limit(1);
+        drop(first);
+        assert!(!slots.try_take(), "the second is still there");
+        let mut third = std::pin::pin!(slots.take());
+        assert!(futures_util::poll!(third.as_mut()).is_pending());
+        drop(second);
+        drop(third.await);
+        slots.set_limit(0);
+        let many = [slots.take().await, slots.take().await, slots.take().await];
+        assert_eq!(many.len(), 3);
     }
 }
