@@ -113,7 +113,7 @@ impl Engine {
             os_type: "linux".to_owned(),
             architecture: std::env::consts::ARCH.to_owned(),
             index_server_address: "https://index.docker.io/v1/".to_owned(),
-            registry_config: registry_config(&config),
+            registry_config: registry_config(config),
             n_cpu: host.cpus,
             mem_total: host.memory_bytes,
             generic_resources: None,
