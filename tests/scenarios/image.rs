@@ -68,3 +68,54 @@ fn an_export_is_the_whole_filesystem() {
     assert_eq!(daemon.docker(["run", "--rm", "flat", "/bin/cat", "/new"]).ok(), "new");
     daemon.docker(["rm", "changed"]).ok();
 }
+
+#[test]
+fn an_image_is_mounted_read_only_with_its_layers_merged() {
+    let daemon = TestDaemon::with_busybox();
+    // Three layers: a directory that is in two of them, a file that goes, and a link to a directory.
+    let change = |from: &str, to: &str, script: &str| {
+        daemon.docker(["run", "--name", "maker", from, "sh", "-c", script]).ok();
+        daemon.docker(["commit", "maker", to]).ok();
+        daemon.docker(["rm", "maker"]).ok();
+    };
+    change(
+        "busybox",
+        "half:1",
+        "mkdir -p /data/dir; echo 1 > /data/dir/one; echo x > /data/gone; ln -s data/dir /link",
+    );
+    change("half:1", "whole:1", "echo 2 > /data/dir/two; rm /data/gone");
+    let show = |options: &str, command: &str| {
+        let mount = format!("type=image,source=whole:1,target=/mnt{options}");
+        daemon.docker(["run", "--rm", "--mount", &mount, "busybox", "sh", "-c", command])
+    };
+    assert_eq!(
+        show("", "ls /mnt/data /mnt/data/dir").ok(),
+        "/mnt/data:\ndir\n\n/mnt/data/dir:\none\ntwo"
+    );
+    assert_eq!(
+        show(",image-subpath=data", "ls /mnt /mnt/dir").ok(),
+        "/mnt:\ndir\n\n/mnt/dir:\none\ntwo"
+    );
+    assert_eq!(show(",image-subpath=link", "ls /mnt").ok(), "one\ntwo");
+    assert_eq!(show(",image-subpath=data/dir/two", "cat /mnt").ok(), "2");
+    show("", "touch /mnt/x").expect(1).says("Read-only file system");
+    show(",image-subpath=data/gone", "true").expect(127).says("cannot access path \"data/gone\"");
+    show(",image-subpath=data/dir/two", "echo 3 > /mnt").expect(1).says("Read-only file system");
+    // Of one layer there is nothing to merge.
+    let mount = "type=image,source=busybox,target=/mnt,image-subpath=etc";
+    daemon.docker(["run", "--rm", "--mount", mount, "busybox", "cat", "/mnt/passwd"]).ok();
+    daemon.docker(["run", "--rm", "--mount", mount, "busybox", "touch", "/mnt/x"]).expect(1);
+    // Whoever mounts an image uses it.
+    let mount = "type=image,source=whole:1,target=/mnt";
+    daemon
+        .docker(["run", "-d", "--name", "user", "--mount", mount, "busybox", "sleep", "1000"])
+        .ok();
+    assert_eq!(daemon.inspect("user", "(index .Mounts 0).Name"), "whole:1");
+    assert_eq!(daemon.inspect("user", "(index .Mounts 0).RW"), "false");
+    daemon.docker(["rmi", "whole:1"]).expect(1).says("is using its referenced image");
+    daemon.docker(["rm", "-f", "user"]).ok();
+    daemon.docker(["rmi", "whole:1"]).ok();
+    daemon
+        .docker(["create", "--mount", "type=image,source=Bad::name,target=/x", "busybox"])
+        .expect(1);
+}

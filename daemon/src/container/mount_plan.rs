@@ -14,12 +14,17 @@ use cleat_proto::{
 use super::mount_point::{MountPoint, RecursiveReadOnly, Source};
 use crate::volume::{ANONYMOUS_LABEL, New as NewVolume};
 
+/// Finds an image: its id, and its topmost layer if it has layers.
+type FindImage<'a> = dyn Fn(&str) -> Result<(String, Option<String>), Error> + 'a;
+
 /// What planning depends on besides the request itself.
 pub struct Host<'a> {
     /// The mounts of the container that `VolumesFrom` names; `None` if there is no such container.
     pub mounts_of: &'a dyn Fn(&str) -> Option<Vec<MountPoint>>,
     /// Whether a path of the host exists.
     pub exists: &'a dyn Fn(&Path) -> bool,
+    /// The id and the topmost layer of the image that a name means.
+    pub image: &'a FindImage<'a>,
     /// The driver of a volume that exists.
     pub volume_driver: &'a dyn Fn(&str) -> Option<String>,
     /// Makes a name for an anonymous volume: 64 hex digits.
@@ -49,9 +54,9 @@ pub enum Error {
     /// `VolumesFrom` names nobody.
     #[error("No such container: {0}")]
     NoSuchContainer(String),
-    /// We do not have that yet.
+    /// There is no such image.
     #[error("{0}")]
-    NotImplemented(String),
+    NoSuchImage(String),
 }
 
 impl Error {
@@ -61,7 +66,7 @@ impl Error {
             Self::Invalid(_) => Kind::InvalidArgument,
             Self::Bind(_) => Kind::Internal,
             Self::NoSuchContainer(_) => Kind::InvalidArgument,
-            Self::NotImplemented(_) => Kind::NotImplemented,
+            Self::NoSuchImage(_) => Kind::NotFound,
         }
     }
 }
@@ -207,17 +212,15 @@ impl Planner<'_> {
             "bind" => self.mounted_path(mount)?,
             "volume" => (self.mounted_volume(mount)?, String::new()),
             "tmpfs" => (mounted_tmpfs(mount)?, String::new()),
-            "image" => {
-                let text = "mounts of type \"image\" are not implemented".to_owned();
-                return Err(Error::NotImplemented(text));
-            }
+            "image" => (self.mounted_image(mount)?, "rprivate".to_owned()),
             _ => return Err(wrong("mount type unknown")),
         };
         let is_volume = matches!(source, Source::Volume { .. });
+        let is_image = matches!(source, Source::Image { .. });
         Ok(MountPoint {
             source,
             destination,
-            rw: !mount.read_only,
+            rw: !mount.read_only && !is_image,
             mode: if is_volume { shown_mode("") } else { String::new() },
             propagation,
             recursive_ro: recursive_read_only(mount)?,
@@ -252,6 +255,31 @@ impl Planner<'_> {
         let propagation = self.propagation(&path, asked)?;
         let (create, non_recursive) = (options.create_mountpoint, options.non_recursive);
         Ok((Source::Bind { path, create, non_recursive }, propagation))
+    }
+
+    /// Docker Engine API v1.48, `Mount.ImageOptions`: always read-only.
+    fn mounted_image(&self, mount: &Mount) -> Result<Source, Error> {
+        let unwanted =
+            |field| invalid(format!("{field} must not be specified on mount type \"image\""));
+        if mount.bind_options.is_some() {
+            return Err(unwanted("BindOptions"));
+        }
+        if mount.volume_options.is_some() {
+            return Err(unwanted("VolumeOptions"));
+        }
+        if mount.tmpfs_options.is_some() {
+            return Err(unwanted("TmpfsOptions"));
+        }
+        if mount.source.is_empty() {
+            return Err(invalid_config("image", "field Source must not be empty"));
+        }
+        let subpath = mount.image_options.clone().unwrap_or_default().subpath;
+        if !stays_inside(&subpath) {
+            let why = "subpath must be a relative path within the volume";
+            return Err(invalid_config("image", why));
+        }
+        let (id, top_layer) = (self.host.image)(&mount.source)?;
+        Ok(Source::Image { name: mount.source.clone(), id, top_layer, subpath })
     }
 
     fn mounted_volume(&mut self, mount: &Mount) -> Result<Source, Error> {
@@ -621,6 +649,10 @@ mod tests {
         let host = Host {
             mounts_of: &|name| (name == "other").then(|| vec![other.clone()]),
             exists: &|path| path != Path::new("/nosuch"),
+            image: &|name| match name {
+                "nosuch" => Err(Error::NoSuchImage("No such image: nosuch".into())),
+                _ => Ok(("sha256:1".into(), None)),
+            },
             volume_driver: &|_| None,
             new_name: &|| "f".repeat(64),
             data_root: Path::new("/var/lib/cleat"),
@@ -764,8 +796,27 @@ mod tests {
             mounts(&[mount("tmpfs", "", "/x"), mount("tmpfs", "", "/x/")]),
             "Duplicate mount point: /x",
         );
-        let image = mounts(&[mount("image", "busybox", "/x")]).unwrap_err();
-        assert_eq!(image.kind(), Kind::NotImplemented);
+        let image = mounts(&[mount("image", "nosuch", "/x")]).unwrap_err();
+        assert_eq!(image.kind(), Kind::NotFound);
+    }
+
+    #[test]
+    fn an_image_is_mounted_read_only_and_not_from_above_itself() {
+        use cleat_proto::docker::container::ImageOptions;
+        let plan = mounts(&[mount("image", "busybox", "/x")]).unwrap();
+        assert!(!plan.mounts[0].rw && plan.volumes.is_empty(), "{plan:?}");
+        for subpath in ["../x", "/abs", "a/../../b"] {
+            let image_options = Some(ImageOptions { subpath: subpath.into() });
+            refused(
+                mounts(&[Mount { image_options, ..mount("image", "busybox", "/x") }]),
+                "invalid mount config for type \"image\": subpath must be a relative path within the volume",
+            );
+        }
+        let volume_options = Some(Default::default());
+        refused(
+            mounts(&[Mount { volume_options, ..mount("image", "busybox", "/x") }]),
+            "VolumeOptions must not be specified on mount type \"image\"",
+        );
     }
 
     #[test]

@@ -48,6 +48,17 @@ pub enum Source {
         /// Do not fill it from the image.
         no_copy: bool,
     },
+    /// An image's files.
+    Image {
+        /// As the user named it.
+        name: String,
+        /// Its id.
+        id: String,
+        /// Its topmost layer's chain id; `None` for an image without layers.
+        top_layer: Option<String>,
+        /// A path within it.
+        subpath: String,
+    },
     /// A fresh tmpfs.
     Tmpfs {
         /// mount(8) options.

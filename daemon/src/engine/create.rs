@@ -34,6 +34,9 @@ impl Engine {
         let mut warnings = validate::check(config, host, &self.config(), kernel)?;
         let image = self.image_for(&request)?;
         let _lease = image.as_deref().and_then(|image| self.0.images.lease(image));
+        if request.host_config.mounts.iter().flatten().any(|mount| mount.kind == "image") {
+            warnings.push("Image mount is an experimental feature".to_owned());
+        }
         warnings.extend(platform_warning(&request, image.as_deref()));
         if let Some(image) = &image {
             defaults::merge_image(&mut request.config, &image.config);
@@ -162,7 +165,8 @@ impl Engine {
                 _ => id.short().to_owned(),
             };
         }
-        let plan = self.plan_mounts(&record)?;
+        // Until the record says that these images are used.
+        let (plan, _leases) = self.plan_mounts(&record)?;
         record.mounts = plan.mounts;
         fault::point("create.before-volumes");
         let noted = !plan.volumes.is_empty();
@@ -231,19 +235,34 @@ impl Engine {
         }
     }
 
-    fn plan_mounts(&self, record: &Record) -> Result<mount_point::Plan> {
+    fn plan_mounts(
+        &self,
+        record: &Record,
+    ) -> Result<(mount_point::Plan, Vec<crate::snapshot::Lease>)> {
         let config = self.config();
+        let leases = std::cell::RefCell::new(Vec::new());
         let host = mount_point::Host {
             mounts_of: &|reference| {
                 let other = self.container(&ContainerRef(reference.to_owned())).ok()?;
                 Some(other.record.mounts.clone())
             },
             exists: &|path| path.exists(),
+            image: &|name| {
+                let image = self.images().resolve(name).map_err(|error| match error {
+                    crate::image::Error::NotFound(_) => {
+                        mount_point::Error::NoSuchImage(error.to_string())
+                    }
+                    other => mount_point::Error::Invalid(other.to_string()),
+                })?;
+                leases.borrow_mut().extend(self.images().lease(&image));
+                Ok((image.id.to_string(), image.top_layer().map(ToString::to_string)))
+            },
             volume_driver: &|name| Some(self.0.volumes.get(name).ok()?.driver),
             new_name: &|| ContainerId::from_bytes(random()).into(),
             data_root: &config.root,
         };
-        Ok(mount_point::plan(&record.config, &record.host_config, &host)?)
+        let plan = mount_point::plan(&record.config, &record.host_config, &host)?;
+        Ok((plan, leases.into_inner()))
     }
 
     /// Makes the directories of a container whose record is there. Idempotent: recovery does it again.

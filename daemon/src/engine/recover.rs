@@ -294,7 +294,7 @@ impl Engine {
 fn volumes_of(record: &Record) -> Vec<String> {
     let name = |source: &Source| match source {
         Source::Volume { name, .. } => Some(name.clone()),
-        Source::Bind { .. } | Source::Tmpfs { .. } => None,
+        Source::Bind { .. } | Source::Image { .. } | Source::Tmpfs { .. } => None,
     };
     record.mounts.iter().filter_map(|mount| name(&mount.source)).collect()
 }

@@ -176,18 +176,24 @@ impl Engine {
 
     /// Returns which container stands on which image.
     pub(crate) fn image_uses(&self) -> Vec<Use> {
-        self.entries()
-            .iter()
-            .map(|entry| {
-                let view = entry.view();
-                Use {
+        let mut uses = Vec::new();
+        for view in self.entries().iter().map(|entry| entry.view()) {
+            let mut add = |image: &String, top: &Option<String>| {
+                uses.push(Use {
                     container: view.record.id.to_string(),
-                    image: view.record.image_id.clone(),
-                    top_layer: view.record.top_layer.as_ref().and_then(|top| top.parse().ok()),
+                    image: image.clone(),
+                    top_layer: top.as_ref().and_then(|top| top.parse().ok()),
                     running: view.state.is_running(),
+                });
+            };
+            add(&view.record.image_id, &view.record.top_layer);
+            for mount in &view.record.mounts {
+                if let Source::Image { id, top_layer, .. } = &mount.source {
+                    add(id, top_layer);
                 }
-            })
-            .collect()
+            }
+        }
+        uses
     }
 }
 

@@ -439,6 +439,9 @@ impl Engine {
                 }
                 Source::Tmpfs { options } => spec::MountSource::Tmpfs { options: options.clone() },
                 Source::Volume { name, subpath, .. } => self.volume_source(name, subpath)?,
+                Source::Image { name, top_layer, subpath, .. } => {
+                    self.image_source(name, top_layer.as_deref(), subpath)?
+                }
             };
             mounts.push(spec::Mount {
                 destination: mount.destination.clone(),
@@ -449,6 +452,28 @@ impl Engine {
             });
         }
         Ok(mounts)
+    }
+
+    fn image_source(
+        &self,
+        name: &str,
+        top: Option<&str>,
+        subpath: &str,
+    ) -> Result<spec::MountSource> {
+        let missing = |why: String| {
+            let text = format!("cannot access path {subpath:?} of image {name}: {why}");
+            Error::new(Kind::InvalidArgument, text)
+        };
+        let top = top.map(str::parse).transpose();
+        let top = top.map_err(|_| missing("the record is damaged".to_owned()))?;
+        let shown = self.snapshots().show(top.as_ref(), std::path::Path::new(subpath));
+        match shown.map_err(|error| missing(error.to_string()))? {
+            None => Err(missing("no such file or directory".to_owned())),
+            Some(paths) => match <[std::path::PathBuf; 1]>::try_from(paths) {
+                Ok([path]) => Ok(spec::MountSource::Bind { path, non_recursive: true }),
+                Err(layers) => Ok(spec::MountSource::Layers(layers)),
+            },
+        }
     }
 
     fn volume_source(&self, name: &str, subpath: &str) -> Result<spec::MountSource> {

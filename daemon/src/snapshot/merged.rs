@@ -45,6 +45,22 @@ pub(super) fn read_file(dirs: &[PathBuf], path: &Path, limit: u64) -> io::Result
     }
 }
 
+/// Returns what makes up a path of the view of `dirs`; see [`super::Snapshots::show`].
+pub(super) fn show(dirs: &[PathBuf], path: &Path) -> io::Result<Option<Vec<PathBuf>>> {
+    let root: Merged =
+        dirs.iter().map(|dir| open_dir(dir).map(Arc::new)).collect::<io::Result<_>>()?;
+    let of = |fd: &OwnedFd| {
+        fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd)))
+    };
+    Ok(match find(&root, path)? {
+        Some(Found::Directory(dirs)) => {
+            Some(dirs.iter().map(|dir| of(dir)).collect::<io::Result<_>>()?)
+        }
+        Some(Found::Other(fd)) => Some(vec![of(&fd)?]),
+        None => None,
+    })
+}
+
 fn read_regular(fd: &OwnedFd, limit: u64) -> io::Result<Option<Vec<u8>>> {
     // The O_PATH descriptor is asked first: opening a device or a FIFO has effects of its own.
     let seen = File::from(fd.try_clone()?).metadata()?;

@@ -236,6 +236,16 @@ impl Snapshots {
         merged::read_file(&dirs, path, limit)
     }
 
+    /// Returns what shows `path` of an image, links followed inside its root: one file or directory, or several directories that are
+    /// to be merged, the uppermost first. `None` if there is no such path.
+    ///
+    /// # Errors
+    /// A missing layer, or an I/O error.
+    pub fn show(&self, top: Option<&ChainId>, path: &Path) -> io::Result<Option<Vec<PathBuf>>> {
+        let Some(top) = top else { return Ok(None) };
+        merged::show(&self.lower(top).map_err(io::Error::other)?, path)
+    }
+
     /// Returns the directory that a container's changes are in.
     pub fn upper_dir(&self, id: &ContainerId) -> PathBuf {
         self.active(id).join("fs")

@@ -123,6 +123,8 @@ pub enum MountSource {
         /// Without the mounts below it.
         non_recursive: bool,
     },
+    /// An image's directories, the uppermost first.
+    Layers(Vec<PathBuf>),
     /// A tmpfs with mount(8) options.
     Tmpfs {
         /// Checked already.

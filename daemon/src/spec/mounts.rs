@@ -10,6 +10,9 @@ use crate::container::mount_point::RecursiveReadOnly;
 /// `mount_setattr(2)`: `AT_RECURSIVE`.
 const RECURSIVE_READ_ONLY_SINCE: (u32, u32) = (5, 12);
 
+/// overlayfs: `lowerdir+`.
+const LOWERDIR_PLUS_SINCE: (u32, u32) = (6, 5);
+
 const PROC: [&str; 3] = ["nosuid", "noexec", "nodev"];
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> OciMount {
@@ -106,6 +109,11 @@ fn user_mount(wanted: &Mount, kernel: (u32, u32)) -> OciMount {
         MountSource::Bind { path, non_recursive } => {
             bind(&wanted.destination, path.clone(), bind_options(wanted, *non_recursive, kernel))
         }
+        MountSource::Layers(layers) => {
+            let mut made = mount(&wanted.destination, "overlay", "overlay", &[]);
+            made.set_options(Some(overlay_options(layers, kernel)));
+            made
+        }
         MountSource::Tmpfs { options } => {
             let mut options = tmpfs_options(options);
             if wanted.read_only && !options.iter().any(|option| option == "ro") {
@@ -117,6 +125,18 @@ fn user_mount(wanted: &Mount, kernel: (u32, u32)) -> OciMount {
             made
         }
     }
+}
+
+/// Layers one by one where the kernel takes them so: their paths together may be longer than an option can be.
+fn overlay_options(layers: &[PathBuf], kernel: (u32, u32)) -> Vec<String> {
+    let paths = layers.iter().map(|layer| layer.to_string_lossy().into_owned());
+    let mut options = vec!["ro".to_owned(), "rprivate".to_owned()];
+    if kernel >= LOWERDIR_PLUS_SINCE {
+        options.extend(paths.map(|path| format!("lowerdir+={path}")));
+    } else {
+        options.push(format!("lowerdir={}", paths.collect::<Vec<_>>().join(":")));
+    }
+    options
 }
 
 /// `/etc/hosts` and its siblings, unless the user mounts something there.

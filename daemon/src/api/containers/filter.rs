@@ -142,6 +142,7 @@ impl ListFilter {
                 let from_here = match &mount.source {
                     Source::Volume { name, .. } => name == wanted,
                     Source::Bind { path, .. } => path.to_str() == Some(wanted),
+                    Source::Image { name, .. } => name == wanted,
                     Source::Tmpfs { .. } => false,
                 };
                 from_here || mount.destination == wanted

@@ -229,6 +229,8 @@ pub fn mounts<'a>(engine: &Engine, container: &'a Container) -> Vec<MountPoint<'
                 let source = Cow::Owned(text(&engine.volumes().mountpoint(name)));
                 ("volume", name.as_str(), source, driver.as_str())
             }
+            // It is mounted in the container alone, so no path of the host shows it.
+            Source::Image { name, .. } => ("image", name.as_str(), Cow::Borrowed(""), ""),
             Source::Tmpfs { .. } if mount.from_mounts => ("tmpfs", "", Cow::Borrowed(""), ""),
             Source::Tmpfs { .. } => return None,
         };
