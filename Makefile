@@ -5,7 +5,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 RELEASE := target/release
 SMALL := target/$(TARGET)/small
 
-.PHONY: all build test test-vm lint demo install bench compare conformance-runtime fuzz clean
+.PHONY: all build test test-vm lint demo install bench compare conformance-runtime conformance-engines fuzz clean
 
 all: build
 
@@ -77,6 +77,11 @@ fuzz:
 	  target/fuzz/$(TARGET)/release/$$target target/fuzz/corpus/$$target fuzz/corpus/$$target -artifact_prefix=target/fuzz/artifacts/$$target/ \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=16384 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
+
+# Engines run their containers with our worker: dockerd and Podman of the tree in which the command ENGINES runs programs.
+ENGINES ?=
+conformance-engines: build
+	ENGINES="$(ENGINES)" tests/conformance-engines.sh $(SMALL)/cleat-runc
 
 clean:
 	cargo clean

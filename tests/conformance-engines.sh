@@ -104,9 +104,9 @@ dockerd_runs() {
   check "init" "docker-init" "$(docker run --rm --init engines-busybox sh -c 'cat /proc/1/comm')"
   check "a cgroup namespace of one's own, or not" "2" \
     "$({ docker run --rm --cgroupns private engines-busybox readlink /proc/self/ns/cgroup; docker run --rm --cgroupns host engines-busybox readlink /proc/self/ns/cgroup; } | sort -u | wc -l)"
-  docker run -d --name one engines-busybox sleep 1000 >/dev/null
-  check "another's namespaces" "$(docker exec one readlink /proc/1/ns/net /proc/1/ns/ipc /proc/1/ns/pid | xargs)" \
-    "$(docker run --rm --network container:one --ipc container:one --pid container:one engines-busybox readlink /proc/self/ns/net /proc/self/ns/ipc /proc/self/ns/pid | xargs)"
+  docker run -d --name one --ipc shareable engines-busybox sleep 1000 >/dev/null
+  check "another's namespaces" "$(docker exec one sh -c "$spaces")" \
+    "$(docker run --rm --network container:one --ipc container:one --pid container:one engines-busybox sh -c "$spaces")"
   docker rm -f one >/dev/null
   kill "$(cat "$work/docker.pid")" && wait
 }
@@ -126,7 +126,7 @@ podman_runs() {
   engine=$work/podman image=engines-busybox runtime_of='{{.OCIRuntime}}' common
   engine=podman
   "$work/podman" pod create --name pod --infra-image engines-busybox --infra-command "sleep 1000" >/dev/null
-  for one in a b; do "$work/podman" create --pod pod --name $one engines-busybox readlink /proc/self/ns/ipc /proc/self/ns/net >/dev/null; done
+  for one in a b; do "$work/podman" create --pod pod --name $one engines-busybox sh -c "$spaces" >/dev/null; done
   check "a pod" "$("$work/podman" start -a a)" "$("$work/podman" start -a b)"
   "$work/podman" pod rm -f -t 0 pod >/dev/null
 }
@@ -136,6 +136,7 @@ if [[ ${ENGINES_INSIDE:-} ]]; then
   mount -t tmpfs -o mode=755 tmpfs /run
   mkdir -p /run/lock
   make_tree
+  spaces='for one in net ipc; do readlink /proc/self/ns/$one; done'
   cgroup_parent=engines-$(basename "$work")
   dockerd_runs
   podman_runs
