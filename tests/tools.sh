@@ -26,6 +26,7 @@ need nft nftables
 need ps procps
 need nsenter util-linux
 need busybox busybox-static
+need newuidmap uidmap
 need curl curl
 need openssl openssl
 unpack bin/busybox busybox-static

@@ -203,6 +203,88 @@ fn a_notifying_filter_s_listener_goes_to_its_agent() {
     assert_eq!(state["state"]["id"], bundle.id.as_str());
 }
 
+/// What the agent answers is what the program gets, in the container and in an exec, which has a listener of its own.
+#[test]
+fn an_agent_decides_the_calls_it_is_asked_about() {
+    use cleat_sys::seccomp::{answer, receive};
+    let mut bundle =
+        Bundle::shell("mkdir /tmp/never && ls /tmp; mkdir /tmp/x 2>&1; exec sleep 1000");
+    let path = bundle.directory.join("agent");
+    let agent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    bundle.spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "listenerPath": path,
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+    });
+    bundle.write();
+    let (output, exec_output) =
+        (bundle.directory.join("output"), bundle.directory.join("exec-output"));
+    let file = fs::File::create(&output).unwrap();
+    let mut run = bundle.worker();
+    run.args(["run", "--detach", "--bundle"]).arg(&bundle.directory).arg(&bundle.id).stdout(file);
+    let mut run = run.spawn().unwrap();
+    let listener = || {
+        let (socket, _) = agent.accept().unwrap();
+        let (_, mut fds) = cleat_sys::fdpass::recv(&socket, &mut [0; 8192]).unwrap();
+        fds.remove(0)
+    };
+    let first = listener();
+    assert!(run.wait().unwrap().success());
+    // Nothing is made, and the program believes it was; then it is told that there is no space.
+    let asked = receive(&first).unwrap();
+    assert!(asked.pid > 0);
+    answer(&first, &asked, Ok(0)).unwrap();
+    let asked = receive(&first).unwrap();
+    answer(&first, &asked, Err(cleat_sys::Errno::ENOSPC)).unwrap();
+    let expected = "mkdir: can't create directory '/tmp/x': No space left on device\n";
+    wait_for("the answers", || fs::read_to_string(&output).unwrap() == expected);
+
+    let file = fs::File::create(&exec_output).unwrap();
+    let mut exec = bundle.worker();
+    exec.args(["exec", &bundle.id, "/bin/sh", "-c", "mkdir /tmp/y 2>&1"]).stdout(file);
+    let mut exec = exec.spawn().unwrap();
+    let second = listener();
+    let asked = receive(&second).unwrap();
+    answer(&second, &asked, Err(cleat_sys::Errno::EDQUOT)).unwrap();
+    assert_eq!(exec.wait().unwrap().code(), Some(1));
+    let text = fs::read_to_string(&exec_output).unwrap();
+    assert!(text.ends_with("Disk quota exceeded\n") || text.contains("quota"), "{text}");
+}
+
+/// Each operator against numbers below, at and above its own, of which the upper half counts as well.
+#[test]
+fn every_operator_decides_in_the_kernel_as_the_specification_says() {
+    const VALUE: u64 = (1 << 32) + 6;
+    let sizes = [6, (1 << 32) + 2, VALUE - 1, VALUE, VALUE + 1, 2 << 32];
+    type Holds = fn(u64) -> bool;
+    let operators: [(&str, Holds); 7] = [
+        ("NE", |size| size != VALUE),
+        ("LT", |size| size < VALUE),
+        ("LE", |size| size <= VALUE),
+        ("EQ", |size| size == VALUE),
+        ("GE", |size| size >= VALUE),
+        ("GT", |size| size > VALUE),
+        ("MASKED_EQ", |size| size & VALUE == 2),
+    ];
+    for (operator, holds) in operators {
+        let script: String = sizes
+            .iter()
+            .map(|size| {
+                format!("busybox truncate -s {size} /tmp/f 2>/dev/null && echo no || echo yes; ")
+            })
+            .collect();
+        let mut bundle = Bundle::shell(&script);
+        let (value, value_two) = if operator == "MASKED_EQ" { (VALUE, 2) } else { (VALUE, 0) };
+        let argument = json!({"index": 1, "value": value, "valueTwo": value_two, "op": format!("SCMP_CMP_{operator}")});
+        bundle.spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{"names": ["ftruncate"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "args": [argument]}],
+        });
+        let expected: String =
+            sizes.iter().map(|size| if holds(*size) { "yes\n" } else { "no\n" }).collect();
+        assert_eq!(bundle.output(), expected, "{operator}");
+    }
+}
+
 #[test]
 fn a_frozen_cgroup_takes_no_container() {
     let bundle = Bundle::shell("true");

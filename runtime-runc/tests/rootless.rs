@@ -139,3 +139,53 @@ fn ids_of_others_take_a_helper() {
     assert!(text.contains("newgidmap is needed for these mappings"), "{text}");
     bundle.assert_nothing_left();
 }
+
+/// With the set-user-id helpers, and a mount namespace in which the user exists and has ids to give: the host's files stay as they are.
+#[test]
+fn ids_that_the_host_lends_a_user_are_mapped_by_the_helpers() {
+    let script = "cat /proc/self/uid_map /proc/self/gid_map; id -u; chown 7:8 /tmp/x && stat -c %u:%g /tmp/x";
+    let mut bundle = bundle(script);
+    for name in ["newuidmap", "newgidmap"] {
+        let is_there = Command::new("which").arg(name).output().unwrap().status.success();
+        assert!(is_there, "{name} is needed: tests/tools.sh brings it");
+    }
+    fs::write(bundle.rootfs().join("tmp/x"), "").unwrap();
+    give(&bundle.rootfs().join("tmp"));
+    bundle.spec["root"]["readonly"] = false.into();
+    for list in ["bounding", "effective", "permitted"] {
+        bundle.spec["process"]["capabilities"][list] = json!(["CAP_CHOWN"]);
+    }
+    for kind in ["uidMappings", "gidMappings"] {
+        bundle.spec["linux"][kind] = json!([
+            {"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": 700_000, "size": 100}
+        ]);
+    }
+    bundle.write();
+    let place = bundle.directory.join("etc");
+    fs::create_dir(&place).unwrap();
+    let line = |file: &str, text: String| {
+        let own = fs::read_to_string(format!("/etc/{file}")).unwrap_or_default();
+        fs::write(place.join(file), format!("{own}{text}\n")).unwrap();
+    };
+    line("passwd", format!("cleat-test:x:{USER}:{USER}::/:/bin/sh"));
+    line("group", format!("cleat-test:x:{USER}:"));
+    line("subuid", "cleat-test:700000:100".to_owned());
+    line("subgid", "cleat-test:700000:100".to_owned());
+    worker(&bundle); // makes the copy
+    let commands = format!(
+        "for file in passwd group subuid subgid; do mount --bind {0}/$file /etc/$file; done; \
+         exec setpriv --reuid {USER} --regid {USER} --clear-groups {1}/worker --root {1}/state run --bundle {1} {2}",
+        place.display(),
+        bundle.directory.display(),
+        bundle.id
+    );
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--propagation", "private", "sh", "-euc", &commands]);
+    let text = succeeded(unshare.stdin(Stdio::null()).output().unwrap());
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let map = ["0", "54321", "1", "1", "700000", "100"];
+    assert_eq!(words, [&map[..], &map[..], &["0", "7:8"]].concat());
+    let owner = fs::metadata(bundle.rootfs().join("tmp/x")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 700_006);
+    bundle.assert_nothing_left();
+}

@@ -1,5 +1,18 @@
 //! Ways out that were found in runtimes before, each tried again. More of them stand beside what they attack: `isolation.rs`,
-//! `terminal.rs`, `exec.rs`.
+//! `terminal.rs`, `exec.rs`, `cleat_sys::mountapi`. Every test fails if what keeps the way closed is removed.
+//!
+//! | found as | the way | what keeps it closed | tests |
+//! |---|---|---|---|
+//! | CVE-2016-9962 | tracing a process that enters, or its descriptors | not dumpable, nothing open | `the_waiting_init_is_closed_to_the_container`, `a_created_container_holds_nothing_of_the_host` |
+//! | CVE-2019-5736 | writing to the worker's file by `/proc/self/exe` | it runs from a sealed copy | `the_worker_s_own_file_cannot_be_written`, `the_worker_does_not_lend_itself_to_the_image`, `mountapi::tests::a_sealed_overlay…`, `…a_read_only_clone…` |
+//! | CVE-2019-16884, CVE-2023-28642 | covering where labels and profiles are asked for | nothing is mounted inside procfs; the host's is asked | `the_place_of_labels_cannot_be_covered` |
+//! | CVE-2019-19921, CVE-2023-27561 | a `/proc` that is a link, or a volume | procfs is mounted on plain directories alone | `proc_is_not_mounted_through_a_link`, `a_forged_proc_takes_none_of_the_worker_s_writes` |
+//! | CVE-2021-30465, CVE-2024-45310 | a link swapped into a mount's way | ways are opened below the root, mounts attached to descriptors | `a_link_in_a_shared_volume_leads_nothing_to_the_host`, `a_swapped_link_leads_no_mount_out` |
+//! | CVE-2022-29162 | inheritable capabilities | there are none | `an_exec_gets_no_inheritable_capabilities` |
+//! | CVE-2024-21626 | a descriptor or a working directory of the host's | all is closed, the directory is looked for in the container | `a_created_container_holds_nothing_of_the_host`, `the_working_directory_is_never_outside`, `the_working_directory_of_an_exec_is_never_outside` |
+//! | CVE-2025-31133 | a masked path or `/dev/null` that is a link | no link is followed, the device's number is checked | `a_link_at_a_masked_path_is_not_followed`, `a_forged_null_device_is_noticed` |
+//! | CVE-2025-52565 | a `/dev/console` or `/dev/ptmx` that is a link | as above | `a_forged_console_leads_nowhere` |
+//! | CVE-2025-52881 | writes to procfs that land elsewhere | the host's procfs is written to, before the root changes | `a_forged_proc_takes_none_of_the_worker_s_writes` |
 
 #![allow(clippy::unwrap_used)] // a failure here is a failed test
 
@@ -80,6 +93,37 @@ fn a_link_in_a_shared_volume_leads_nothing_to_the_host() {
         assert!(bundle.rootfs().join(victim.strip_prefix("/").unwrap()).join("deep/er").is_dir());
         bundle.assert_nothing_left();
     }
+}
+
+/// The same while another container swaps a directory for the link and back, as often as it can.
+#[test]
+fn a_swapped_link_leads_no_mount_out() {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let mut bundle = Bundle::shell("true");
+    let (volume, victim) = (bundle.directory.join("volume"), bundle.directory.join("victim"));
+    fs::create_dir(&victim).unwrap();
+    fs::create_dir_all(volume.join("way")).unwrap();
+    symlink(&victim, volume.join("link")).unwrap();
+    bundle.mount("/volume", "bind", &volume, "bind");
+    bundle.mount("/volume/way/deep", "tmpfs", "tmpfs", "size=1m");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (way, link) = (volume.join("way"), volume.join("link"));
+            while !stop.load(Ordering::Relaxed) {
+                let swap = RenameFlags::RENAME_EXCHANGE;
+                renameat2(AT_FDCWD, &way, AT_FDCWD, &link, swap).unwrap();
+            }
+        });
+        for _ in 0..20 {
+            // It may fail on the way; what counts is where it went.
+            let _ = bundle.run();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+    bundle.assert_nothing_left();
 }
 
 /// CVE-2019-19921, CVE-2023-27561, CVE-2025-52881: what the worker writes to procfs goes to the host's, however /proc is covered.

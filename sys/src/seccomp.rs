@@ -1,7 +1,7 @@
 //! Installing a seccomp filter, `seccomp(2)`.
 
 use crate::{Errno, Result, owned_fd};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
 pub const NEW_LISTENER: u32 = 1 << 3;
@@ -33,6 +33,62 @@ pub fn install(program: &[u8], flags: u32) -> Result<Option<OwnedFd>> {
     } else {
         Errno::result(raw).map(|_| None)
     }
+}
+
+/// A call that a process waits to be decided, `struct seccomp_notif` of `<linux/seccomp.h>`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Notification {
+    id: u64,
+    /// Who waits, as the receiver's PID namespace names it.
+    pub pid: u32,
+    flags: u32,
+    /// The number of the call.
+    pub number: i32,
+    arch: u32,
+    instruction: u64,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+}
+
+#[repr(C)]
+struct Answer {
+    id: u64,
+    value: i64,
+    error: i32,
+    flags: u32,
+}
+
+mod ioctl {
+    #![allow(missing_docs, reason = "the macro's functions have none")]
+    nix::ioctl_readwrite!(receive, b'!', 0, super::Notification);
+    nix::ioctl_readwrite!(answer, b'!', 1, super::Answer);
+}
+
+/// Waits for a call that the filter of `listener` leaves to its agent.
+///
+/// # Errors
+/// `ENOENT` where the process has ended meanwhile. Source: `seccomp_unotify(2)`.
+pub fn receive(listener: impl AsFd) -> Result<Notification> {
+    let mut notification = Notification::default();
+    // SAFETY: the kernel writes one `struct seccomp_notif`, which `notification` is, and wants it zeroed before.
+    unsafe { ioctl::receive(listener.as_fd().as_raw_fd(), &raw mut notification) }?;
+    Ok(notification)
+}
+
+/// Answers a call in the kernel's place: with a value, or with an error.
+///
+/// # Errors
+/// `ENOENT` where nobody waits any more. Source: `seccomp_unotify(2)`.
+pub fn answer(
+    listener: impl AsFd,
+    notification: &Notification,
+    result: std::result::Result<i64, Errno>,
+) -> Result<()> {
+    let (value, error) = result.map_or_else(|errno| (0, -(errno as i32)), |value| (value, 0));
+    let mut answer = Answer { id: notification.id, value, error, flags: 0 };
+    // SAFETY: the kernel reads one `struct seccomp_notif_resp`, which `answer` is.
+    unsafe { ioctl::answer(listener.as_fd().as_raw_fd(), &raw mut answer) }.map(drop)
 }
 
 #[cfg(test)]
