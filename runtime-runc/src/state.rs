@@ -261,6 +261,23 @@ mod tests {
     }
 
     #[test]
+    fn a_program_whose_name_is_no_text_is_alive() {
+        use std::os::unix::ffi::OsStrExt;
+        let name = std::ffi::OsStr::from_bytes(b"\xff) Z");
+        let directory = std::env::temp_dir().join(format!("cleat-stat-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        // The kernel names a process after the link that it was executed by.
+        std::os::unix::fs::symlink("/bin/sleep", directory.join(name)).unwrap();
+        let mut child =
+            std::process::Command::new(directory.join(name)).arg("600").spawn().unwrap();
+        let found = stat_of(child.id() as i32);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert!(found.is_some_and(|stat| stat.alive && stat.start > 0), "{found:?}");
+    }
+
+    #[test]
     fn this_process_is_alive() {
         let pid = std::process::id() as i32;
         assert!(stat_of(pid).is_some_and(|stat| stat.alive && stat.start > 0));
