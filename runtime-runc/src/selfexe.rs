@@ -65,11 +65,20 @@ fn sealed_in_place(root: &Path) -> Option<OwnedFd> {
     }
     let overlay = || {
         let elsewhere = root.ancestors().find(|directory| directory.is_dir())?;
+        // The kernel would refuse it, and say so in its log every time.
+        if overlap(path.parent()?, elsewhere) {
+            return None;
+        }
         let sealed = mountapi::sealed_overlay(&path, elsewhere).ok()?;
         log::debug(|| "runc exeseal: using overlayfs for sealed /proc/self/exe".to_owned());
         Some(sealed)
     };
     overlay().or_else(|| mountapi::read_only_clone(&path).ok())
+}
+
+/// Returns whether one directory lies in the other.
+fn overlap(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
 }
 
 fn is_protected() -> Result<bool> {
@@ -99,4 +108,24 @@ fn sealed_copy() -> std::result::Result<OwnedFd, Errno> {
         | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(one: &str, other: &str, expected: bool) {
+        assert_eq!(overlap(Path::new(one), Path::new(other)), expected);
+        assert_eq!(overlap(Path::new(other), Path::new(one)), expected);
+    }
+
+    #[test]
+    fn directories_overlap_where_one_lies_in_the_other() {
+        check("/usr/bin", "/", true);
+        check("/usr/bin", "/usr/bin", true);
+        check("/opt/x/bin", "/opt/x", true);
+        check("/opt/x/bin", "/opt/x/run", false);
+        check("/usr/bin", "/usr/binary", false);
+    }
 }
