@@ -43,5 +43,7 @@ if ! command -v podman >/dev/null; then
     DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $libraries >/dev/null
   fi
 fi
+# Independent readers of images.
+unpack usr/bin/umoci umoci
 command -v docker >/dev/null || unpack usr/bin/docker docker.io
 command -v systemd-analyze >/dev/null || need systemd-analyze systemd

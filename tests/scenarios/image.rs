@@ -1,6 +1,8 @@
 //! import, save, load, tag, history, commit, rmi.
 
-use cleat_tests::TestDaemon;
+use std::process::Command;
+
+use cleat_tests::{TestDaemon, run, run_with_stdin, umoci};
 
 #[test]
 fn an_image_goes_out_and_comes_back_the_same() {
@@ -118,4 +120,51 @@ fn an_image_is_mounted_read_only_with_its_layers_merged() {
     daemon
         .docker(["create", "--mount", "type=image,source=Bad::name,target=/x", "busybox"])
         .expect(1);
+}
+
+#[test]
+fn others_read_what_we_save_and_we_load_what_they_write() {
+    let daemon = TestDaemon::with_busybox();
+    daemon
+        .docker([
+            "run",
+            "--name",
+            "maker",
+            "busybox",
+            "sh",
+            "-c",
+            "echo new > /etc/new; rm /etc/group",
+        ])
+        .ok();
+    daemon.docker(["commit", "maker", "made:1"]).ok();
+    let (layout, bundle) = (daemon.path("layout"), daemon.path("bundle"));
+    std::fs::create_dir(&layout).unwrap();
+    let archive = run(daemon.docker_command().args(["save", "made:1"])).expect(0).stdout;
+    run_with_stdin(Command::new("tar").arg("-C").arg(&layout).args(["-xf", "-"]), archive).ok();
+    let umoci = |args: &[&str]| run(Command::new(umoci()).args(args));
+    let image = format!("{}:1", layout.display());
+    let path = layout.to_string_lossy();
+    assert_eq!(umoci(&["list", "--layout", &path]).ok(), "1");
+    umoci(&["unpack", "--image", &image, &bundle.to_string_lossy()]).ok();
+    assert_eq!(std::fs::read_to_string(bundle.join("rootfs/etc/new")).unwrap(), "new\n");
+    assert!(!bundle.join("rootfs/etc/group").exists());
+    assert!(bundle.join("rootfs/etc/passwd").exists());
+    // What umoci makes of it: a layer more, compressed, under another name.
+    std::fs::write(bundle.join("rootfs/etc/theirs"), "theirs\n").unwrap();
+    let next = format!("{}:2", layout.display());
+    umoci(&["repack", "--image", &next, &bundle.to_string_lossy()]).ok();
+    umoci(&["config", "--image", &next, "--config.env", "THEIRS=yes"]).ok();
+    for ours in ["manifest.json", "repositories"] {
+        std::fs::remove_file(layout.join(ours)).unwrap();
+    }
+    let archive =
+        run(Command::new("tar").arg("-C").arg(&layout).args(["-cf", "-", "."])).expect(0).stdout;
+    let loaded = daemon.docker_with_stdin(["load"], archive).ok();
+    // umoci takes our name along.
+    assert!(loaded.ends_with("Loaded image: made:1"), "{loaded}");
+    let ran = daemon
+        .docker(["run", "--rm", "made:1", "sh", "-c", "cat /etc/new /etc/theirs; echo $THEIRS"])
+        .ok();
+    assert_eq!(ran, "new\ntheirs\nyes");
+    daemon.docker(["rm", "maker"]).ok();
 }

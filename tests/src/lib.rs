@@ -12,6 +12,8 @@ pub use client::{Ran, run, run_with_stdin};
 pub use daemon::{Options, TestDaemon};
 pub use host::{NetworkNamespace, Traces};
 pub use registry::{Answer, Asked, FakeRegistry, Registry, digest};
-pub use tools::{binary, busybox, containerd, docker, docker_registry, repository, static_worker};
+pub use tools::{
+    binary, busybox, containerd, docker, docker_registry, repository, static_worker, umoci,
+};
 pub use wait::wait_for;
 pub use websocket::{Frame, WebSocket};

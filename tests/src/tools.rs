@@ -43,6 +43,11 @@ pub fn docker_registry() -> PathBuf {
     first(vec![fetched("usr/bin/docker-registry"), "/usr/bin/docker-registry".into()])
 }
 
+/// Returns Debian's `umoci`.
+pub fn umoci() -> PathBuf {
+    first(vec![fetched("usr/bin/umoci"), "/usr/bin/umoci".into()])
+}
+
 /// Returns a static busybox.
 pub fn busybox() -> PathBuf {
     first(vec![fetched("bin/busybox"), "/bin/busybox".into(), "/usr/bin/busybox".into()])

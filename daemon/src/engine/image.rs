@@ -7,6 +7,7 @@ use crate::{
     archive::chunks::{self, Received},
     event::{Event, Kind},
     image::{Image, Import, Loaded, Reference, RemoveOptions, Removed},
+    registry::manifest::Platform,
 };
 
 impl Engine {
@@ -31,10 +32,11 @@ impl Engine {
     pub async fn load_images(
         &self,
         archive: Received,
+        platform: Option<Platform>,
         mut tell: impl FnMut(Loaded) + Send + 'static,
     ) -> Result<()> {
         self.blocking(move |engine| {
-            let loaded = engine.images().load(archive, &mut |step| {
+            let loaded = engine.images().load(archive, platform.as_ref(), &mut |step| {
                 if let Loaded::Name(id, reference, _) = &step
                     && let Some(image) = engine.images().get(id)
                 {

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     archive::chunks::{ChunkReader, Chunks},
+    registry::manifest::Platform,
     snapshot::{self, Lease},
 };
 
@@ -60,13 +61,14 @@ struct ManifestItem {
 }
 
 impl Images {
-    /// Loads all images of an archive, compressed or not, and says what it does. Blocks.
+    /// Loads all images of an archive, compressed or not, or those of one platform, and says what it does. Blocks.
     ///
     /// # Errors
     /// [`Error`]; images that came before the one at fault are loaded.
     pub fn load(
         &self,
         archive: impl Chunks + 'static,
+        platform: Option<&Platform>,
         tell: &mut dyn FnMut(Loaded),
     ) -> Result<Vec<Arc<Image>>, Error> {
         let mut parts =
@@ -74,7 +76,7 @@ impl Images {
         let wanted = if parts.has("manifest.json") {
             docker_archive(&parts)?
         } else if parts.has("index.json") {
-            layout::images(&parts)?
+            layout::images(&parts, platform)?
         } else if parts.has("repositories") {
             return Err(invalid(
                 "the archive is of a format older than Docker 1.10, which is not supported",
@@ -85,6 +87,12 @@ impl Images {
         let mut synced = false;
         let mut loaded = Vec::new();
         for wanted in wanted {
+            // As dockerd has it: what is for other machines is passed over.
+            if let Some(platform) = platform
+                && !is_for(&ImageConfig::parse(&wanted.config)?, platform)
+            {
+                continue;
+            }
             loaded.push(self.load_one(&mut parts, wanted, &mut synced, tell)?);
         }
         Ok(loaded)
@@ -204,6 +212,13 @@ struct Stack {
     numbers: Vec<u64>,
     leases: Vec<Lease>,
     copied: bool,
+}
+
+fn is_for(config: &ImageConfig, platform: &Platform) -> bool {
+    let os = if config.os.is_empty() { "linux" } else { &config.os };
+    os == platform.os
+        && config.architecture == platform.architecture
+        && (platform.variant.is_empty() || config.variant == platform.variant)
 }
 
 fn docker_archive(parts: &Parts) -> Result<Vec<Wanted>, Error> {

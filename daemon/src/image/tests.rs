@@ -50,7 +50,7 @@ impl Store {
 
     fn load(&self, archive: Vec<u8>) -> Result<Vec<Loaded>, Error> {
         let mut told = Vec::new();
-        self.images.load(stream(archive), &mut |step| told.push(step))?;
+        self.images.load(stream(archive), None, &mut |step| told.push(step))?;
         Ok(told)
     }
 
@@ -453,4 +453,50 @@ fn a_layer_whose_files_changed_is_not_saved_as_if_whole() {
     let error = store.images.save(&selection, writer).unwrap_err();
     drop(receiver);
     assert!(matches!(error, Error::Damaged(_)), "{error}");
+}
+
+#[test]
+fn of_an_archive_only_the_platform_that_was_asked_for_is_loaded() {
+    let layer = tar(&[("f", b"x")]);
+    let platform = |architecture: &str| crate::registry::manifest::Platform {
+        os: "linux".into(),
+        architecture: architecture.into(),
+        ..Default::default()
+    };
+    let load = |store: &Store, architecture: &str| {
+        let archive = stream(good("a:1", &[&layer]));
+        store.images.load(archive, Some(&platform(architecture)), &mut |_| {}).unwrap().len()
+    };
+    let store = Store::new();
+    assert_eq!((load(&store, "arm64"), store.images.count(), store.layer_dirs()), (0, 0, 0));
+    assert_eq!((load(&store, "amd64"), store.images.count(), store.layer_dirs()), (1, 1, 1));
+    // Of an index the manifest of that platform.
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", &sha(bytes)["sha256:".len()..]);
+    let of = |kind: &str, bytes: &[u8]| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "size": bytes.len(), "digest": sha(bytes)});
+    let mut files = vec![(blob(&layer), layer.clone())];
+    let mut manifests = Vec::new();
+    for architecture in ["amd64", "arm64"] {
+        let config = json!({"os": "linux", "architecture": architecture,
+            "rootfs": {"type": "layers", "diff_ids": [sha(&layer)]}});
+        let config = config.to_string().into_bytes();
+        let manifest = json!({"schemaVersion": 2, "config": of("config.v1+json", &config),
+            "layers": [of("layer.v1.tar", &layer)]});
+        let manifest = manifest.to_string().into_bytes();
+        let mut entry = of("manifest.v1+json", &manifest);
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        manifests.push(entry);
+        files.extend([(blob(&config), config), (blob(&manifest), manifest)]);
+    }
+    let index = json!({"schemaVersion": 2, "manifests": manifests}).to_string().into_bytes();
+    let top = json!({"schemaVersion": 2, "manifests": [of("index.v1+json", &index)]});
+    files.extend([(blob(&index), index), ("index.json".into(), top.to_string().into_bytes())]);
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    for architecture in ["amd64", "arm64"] {
+        let store = Store::new();
+        let archive = stream(tar(&files));
+        let loaded =
+            store.images.load(archive, Some(&platform(architecture)), &mut |_| {}).unwrap();
+        assert_eq!(loaded[0].architecture, architecture);
+    }
 }

@@ -99,15 +99,13 @@ struct Detail {
 
 /// The answer's head goes out with the first line; whatever fails is told in band.
 pub(super) async fn load(State(engine): State<Engine>, query: Query, request: Request) -> Result {
-    if query.optional("platform").is_some() {
-        return Err(Error::not_implemented("loading one platform of an image"));
-    }
+    let platform = super::show::platform(&query)?;
     let quiet = query.bool_or("quiet", true);
     let (sender, answer) = body::channel(64);
     let archive = receive(request.into_body());
     tokio::spawn(async move {
         let lines = sender.clone();
-        let loaded = engine.load_images(archive, move |step| {
+        let loaded = engine.load_images(archive, platform, move |step| {
             for line in lines_of(step, quiet) {
                 // Nobody reads any more: the load goes on to its end all the same.
                 let _ = lines.blocking_send(line);

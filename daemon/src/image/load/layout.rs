@@ -6,7 +6,7 @@ use cleat_proto::digest::Digest;
 use serde::Deserialize;
 
 use super::{Error, IMAGES_MAX, Parts, Reference, Wanted, invalid, parse};
-use crate::image::host_architecture;
+use crate::{image::host_architecture, registry::manifest};
 
 /// How deep an index may be within indexes.
 const DEPTH_MAX: u32 = 4;
@@ -40,6 +40,7 @@ struct Descriptor {
 struct Platform {
     architecture: String,
     os: String,
+    variant: String,
 }
 
 /// An index or a manifest, told apart by what it has.
@@ -53,13 +54,16 @@ struct Document {
     layers: Option<Vec<Descriptor>>,
 }
 
-pub(super) fn images(parts: &Parts) -> Result<Vec<Wanted>, Error> {
+pub(super) fn images(
+    parts: &Parts,
+    platform: Option<&manifest::Platform>,
+) -> Result<Vec<Wanted>, Error> {
     let index: Document = parse(parts.json("index.json")?, "index.json")?;
     check(&index, "index.json")?;
     let mut wanted = Vec::new();
     for descriptor in index.manifests.ok_or_else(|| invalid("index.json has no manifests"))? {
         let name = name_of(&descriptor);
-        if let Some(image) = follow(parts, &descriptor, name, 0)? {
+        if let Some(image) = follow(parts, &descriptor, platform, name, 0)? {
             wanted.push(image);
         }
         if wanted.len() > IMAGES_MAX {
@@ -76,6 +80,7 @@ pub(super) fn images(parts: &Parts) -> Result<Vec<Wanted>, Error> {
 fn follow(
     parts: &Parts,
     descriptor: &Descriptor,
+    platform: Option<&manifest::Platform>,
     name: Option<Reference>,
     depth: u32,
 ) -> Result<Option<Wanted>, Error> {
@@ -93,8 +98,8 @@ fn follow(
         }
     }
     if let Some(manifests) = document.manifests {
-        for descriptor in manifests.iter().filter(|descriptor| fits(descriptor)) {
-            if let Some(image) = follow(parts, descriptor, name.clone(), depth + 1)? {
+        for descriptor in manifests.iter().filter(|descriptor| fits(descriptor, platform)) {
+            if let Some(image) = follow(parts, descriptor, platform, name.clone(), depth + 1)? {
                 return Ok(Some(image));
             }
         }
@@ -125,10 +130,15 @@ fn check(document: &Document, path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn fits(descriptor: &Descriptor) -> bool {
-    descriptor.platform.as_ref().is_none_or(|platform| {
-        platform.os == "linux" && platform.architecture == host_architecture()
-    })
+/// Whether what a descriptor leads to may be for `wanted`, or for this machine.
+fn fits(descriptor: &Descriptor, wanted: Option<&manifest::Platform>) -> bool {
+    let Some(has) = &descriptor.platform else { return true };
+    let Some(wanted) = wanted else {
+        return has.os == "linux" && has.architecture == host_architecture();
+    };
+    has.os == wanted.os
+        && has.architecture == wanted.architecture
+        && (wanted.variant.is_empty() || has.variant == wanted.variant)
 }
 
 /// Returns a JSON blob's name in the archive, after a look at its digest and size.

@@ -174,7 +174,9 @@ fn a_load_survives_any_disk() {
     let case = Case {
         name: "load",
         prepare: base,
-        act: Box::new(move |images| images.load(stream(archive.clone()), &mut |_| {}).map(drop)),
+        act: Box::new(move |images| {
+            images.load(stream(archive.clone()), None, &mut |_| {}).map(drop)
+        }),
         expected: vec!["base:1".into(), "loaded:1".into()],
     };
     case.survives_all();
