@@ -3,7 +3,7 @@
 use crate::cli::{Arguments, Syntax, check_id};
 use crate::error::{Context, Error, Result};
 use crate::spec::Spec;
-use crate::state::{Container, Status};
+use crate::state::{self, Container, Status};
 use crate::{Global, hook};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
@@ -24,13 +24,13 @@ pub fn run(global: &Global, words: &[String]) -> Result<()> {
         Err(Error::NotFound) => {
             // A create that was killed leaves a directory without a state.
             let directory = global.root.join(check_id(id)?);
-            let found = std::fs::remove_dir_all(&directory).is_ok();
+            let found = state::remove_directory(&directory).is_ok();
             return if force || found { Ok(()) } else { Err(Error::NotFound) };
         }
         // A state that cannot be read must not stay for ever.
         Err(Error::Invalid(_)) if force => {
             let directory = global.root.join(check_id(id)?);
-            return std::fs::remove_dir_all(&directory)
+            return state::remove_directory(&directory)
                 .context(|| format!("remove {}", directory.display()));
         }
         other => other?,
@@ -85,7 +85,7 @@ pub fn destroy(container: &Container) -> Result<()> {
         }
     }
     let directory = &container.directory;
-    std::fs::remove_dir_all(directory)
+    state::remove_directory(directory)
         .context(|| format!("unable to remove container root dir {}", directory.display()))?;
     if container.state.cleat.poststop_hooks {
         let state = container.document("stopped", 0);

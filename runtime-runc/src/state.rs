@@ -248,9 +248,55 @@ pub fn write_whole(path: &Path, text: &[u8]) -> Result<()> {
     std::fs::rename(&temporary, path).context(what)
 }
 
+/// Removes a container's directory and what is in it. What is mounted there, for CRIU, belongs to others: it is unmounted and not
+/// looked into, and no directory goes that is not empty.
+///
+/// # Errors
+/// Where there is none, and for what is not ours.
+pub fn remove_directory(directory: &Path) -> std::io::Result<()> {
+    use nix::mount::{MntFlags, umount2};
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            // Most often nothing is.
+            let _ = umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+            std::fs::remove_dir(&path)?;
+        } else {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    std::fs::remove_dir(directory)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_mounted_in_a_container_s_directory_is_not_removed_with_it() {
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+        let base = std::env::temp_dir().join(format!("cleat-remove-{}", std::process::id()));
+        let (directory, root, image) = (base.join("c"), base.join("c/root"), base.join("image"));
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::create_dir_all(image.join("bin")).unwrap();
+        std::fs::write(image.join("bin/program"), "x").unwrap();
+        std::fs::write(directory.join("state.json"), "{}").unwrap();
+        // With mounts of its own, so that none is left whatever happens.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let none = None::<&str>;
+                unshare(CloneFlags::CLONE_NEWNS).unwrap();
+                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+                mount(Some(&image), &root, none, MsFlags::MS_BIND, none).unwrap();
+                remove_directory(&directory).unwrap();
+            });
+        });
+        assert!(!directory.exists());
+        assert_eq!(std::fs::read_to_string(image.join("bin/program")).unwrap(), "x");
+        std::fs::remove_dir_all(base).unwrap();
+    }
 
     #[test]
     fn a_name_with_parentheses_does_not_hide_the_fields() {

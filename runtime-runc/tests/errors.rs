@@ -200,3 +200,15 @@ fn what_is_not_supported_is_refused_clearly() {
         refused(&["update", "--l3-cache-schema", "x", "x"]).contains("container does not exist")
     );
 }
+
+#[test]
+fn a_restore_that_fails_leaves_the_root_filesystem_as_it_was() {
+    let bundle = Bundle::shell("true");
+    bundle.write();
+    let mut command = bundle.worker();
+    command.args(["restore", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
+    let output = command.current_dir(&bundle.directory).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(bundle.rootfs().join("bin/busybox").exists() && bundle.rootfs().join("etc").exists());
+    bundle.assert_nothing_left();
+}

@@ -81,7 +81,7 @@ impl Drop for Undo {
             }
         }
         if let Some(directory) = self.directory.take() {
-            let _ = std::fs::remove_dir_all(directory);
+            let _ = state::remove_directory(&directory);
         }
     }
 }
