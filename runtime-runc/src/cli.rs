@@ -65,7 +65,7 @@ impl Arguments {
                     Some("false" | "0") => continue,
                     Some(other) => {
                         return Err(Error::Usage(format!(
-                            "invalid boolean value {other:?} for -{name}"
+                            "invalid boolean value {other:?} for -{name}: parse error"
                         )));
                     }
                 };
@@ -96,7 +96,7 @@ impl Arguments {
         // What follows the container's name is a command line of its own there.
         let parsed = Self::parse(words, syntax, !matches!(verb, "exec" | "ps"))?;
         if parsed.has("help") {
-            print!("{}", help::of_verb(verb, syntax));
+            crate::say(help::of_verb(verb, syntax).trim_end_matches('\n'));
             std::process::exit(0);
         }
         let count = parsed.rest.len();
@@ -111,7 +111,7 @@ impl Arguments {
         } else {
             return Ok(parsed);
         };
-        Err(Error::Usage(format!("cleat-runc: {verb:?} requires {complaint} argument(s)")))
+        Err(Error::Usage(format!("runc: {verb:?} requires {complaint} argument(s)")))
     }
 
     /// Returns whether a flag was given.
@@ -141,8 +141,9 @@ impl Arguments {
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         self.value(name)
             .map(|text| {
-                text.parse()
-                    .map_err(|_| Error::Usage(format!("invalid value {text:?} for flag -{name}")))
+                text.parse().map_err(|_| {
+                    Error::Usage(format!("invalid value {text:?} for flag -{name}: parse error"))
+                })
             })
             .transpose()
     }
@@ -174,7 +175,10 @@ fn find(flags: &[&'static str], given: &str) -> Option<&'static str> {
 pub fn check_id(id: &str) -> Result<&str> {
     let allowed =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.');
-    if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.bytes().all(allowed) {
+    if id.is_empty() {
+        return Err(Error::Invalid("container id cannot be empty".to_owned()));
+    }
+    if id.len() > 255 || id == "." || id == ".." || !id.bytes().all(allowed) {
         return Err(Error::Invalid("invalid container ID format".to_owned()));
     }
     Ok(id)
@@ -227,7 +231,7 @@ mod tests {
         assert_eq!(parse("--env").unwrap_err().to_string(), "flag needs an argument: -env");
         assert_eq!(
             parse("").unwrap_err().to_string(),
-            "cleat-runc: \"exec\" requires a minimum of 1 argument(s)"
+            "runc: \"exec\" requires a minimum of 1 argument(s)"
         );
     }
 

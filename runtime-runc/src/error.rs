@@ -9,6 +9,9 @@ pub enum Error {
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// There is no such verb.
+    #[error("No help topic for '{0}'")]
+    NoTopic(String),
     /// There is no such container.
     #[error("container does not exist")]
     NotFound,

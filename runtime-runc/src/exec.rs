@@ -151,7 +151,8 @@ fn process_of(arguments: &Arguments, container: &Container) -> Result<Process> {
         (process.user.uid, process.user.gid) = parse_user(user, &process.user)?;
     }
     for gid in arguments.all("additional-gids") {
-        process.user.additional_gids.push(number(gid)?);
+        let wrong = || Error::Usage(format!("invalid value {gid:?} for flag -g: parse error"));
+        process.user.additional_gids.push(gid.parse().map_err(|_| wrong())?);
     }
     let added = arguments.all("cap");
     if !added.is_empty() {
@@ -177,7 +178,7 @@ fn parse_user(text: &str, default: &User) -> Result<(u32, u32)> {
 
 fn number(text: &str) -> Result<u32> {
     text.parse().map_err(|_| {
-        Error::Usage(format!("parsing {text:?} as a user or group id: invalid number"))
+        Error::Invalid(format!("parsing {text:?} as a user or group id: invalid number"))
     })
 }
 

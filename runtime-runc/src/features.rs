@@ -40,6 +40,7 @@ pub fn features(words: &[String]) -> Result<()> {
                 "enabled": true,
                 "actions": words("SCMP_ACT_ALLOW SCMP_ACT_ERRNO SCMP_ACT_KILL SCMP_ACT_KILL_PROCESS SCMP_ACT_KILL_THREAD \
                     SCMP_ACT_LOG SCMP_ACT_NOTIFY SCMP_ACT_TRACE SCMP_ACT_TRAP"),
+                "archs": words("SCMP_ARCH_AARCH64 SCMP_ARCH_ARM SCMP_ARCH_X32 SCMP_ARCH_X86 SCMP_ARCH_X86_64"),
                 "knownFlags": words(FLAGS),
                 "supportedFlags": words(FLAGS),
                 "operators": words("SCMP_CMP_EQ SCMP_CMP_GE SCMP_CMP_GT SCMP_CMP_LE SCMP_CMP_LT SCMP_CMP_MASKED_EQ SCMP_CMP_NE"),
@@ -50,9 +51,9 @@ pub fn features(words: &[String]) -> Result<()> {
             "mountExtensions": {"idmap": {"enabled": true}},
         },
         "annotations": {"io.cleat.rootfs-mounts": "true", "io.cleat.version": env!("CARGO_PKG_VERSION")},
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
     });
-    println!("{document:#}");
+    crate::say(&format!("{document:#}"));
     Ok(())
 }
 

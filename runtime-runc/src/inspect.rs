@@ -76,11 +76,11 @@ pub fn list(global: &Global, words: &[String]) -> Result<()> {
     let arguments = Arguments::parse_verb("list", words, &LIST)?;
     let format = arguments.value("format").unwrap_or("table");
     if !matches!(format, "table" | "json") {
-        return Err(Error::Usage(format!("invalid format option: {format}")));
+        return Err(Error::Usage("invalid format option".to_owned()));
     }
     let containers = load_all(global)?;
     if arguments.has("quiet") {
-        containers.iter().for_each(|container| println!("{}", container.state.id));
+        containers.iter().for_each(|container| crate::say(&container.state.id));
         return Ok(());
     }
     let summaries = containers.iter().map(summary).collect::<Result<Vec<_>>>()?;
@@ -119,7 +119,7 @@ fn print_table(rows: &[[String; 6]]) {
             .enumerate()
             .map(|(at, cell)| format!("{cell:<0$}", width(at)))
             .collect();
-        println!("{line}{}", row[5]);
+        crate::say(&format!("{line}{}", row[5]));
     }
 }
 
@@ -151,7 +151,7 @@ pub fn ps(global: &Global, words: &[String]) -> Result<()> {
     match arguments.value("format").unwrap_or("table") {
         "json" => print_line(&serde_json::json!(pids)),
         "table" => table(&pids, &arguments.rest[1..]),
-        other => Err(Error::Usage(format!("invalid format option: {other}"))),
+        _ => Err(Error::Usage("invalid format option".to_owned())),
     }
 }
 
@@ -170,11 +170,11 @@ fn table(pids: &[i32], options: &[String]) -> Result<()> {
     let column = header.split_whitespace().position(|title| title == "PID");
     let column =
         column.ok_or_else(|| Error::State("couldn't find PID field in ps output".to_owned()))?;
-    println!("{header}");
+    crate::say(header);
     for line in lines {
         let pid = line.split_whitespace().nth(column).and_then(|field| field.parse().ok());
         if pid.is_some_and(|pid| pids.contains(&pid)) {
-            println!("{line}");
+            crate::say(line);
         }
     }
     Ok(())
@@ -183,12 +183,12 @@ fn table(pids: &[i32], options: &[String]) -> Result<()> {
 fn print(value: &impl Serialize) -> Result<()> {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Error::Invalid(error.to_string()))?;
-    println!("{text}");
+    crate::say(&text);
     Ok(())
 }
 
 fn print_line(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|error| Error::Invalid(error.to_string()))?;
-    println!("{text}");
+    crate::say(&text);
     Ok(())
 }

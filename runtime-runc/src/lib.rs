@@ -121,8 +121,26 @@ pub fn main() -> ExitCode {
     };
     match dispatch(&global, &verb, &words) {
         Ok(code) => exit(code),
+        // Nothing was tried yet.
+        Err(error @ Error::Usage(_)) => fail(&error.to_string(), 1),
+        Err(error @ Error::NoTopic(_)) => fail(&error.to_string(), 3),
         Err(error) => fail(&format!("{prefix}{error}"), code),
     }
+}
+
+/// `help [VERB]`.
+fn help(global: &Global, words: &[String]) -> Result<i32> {
+    match words.first().map(String::as_str) {
+        None | Some("help" | "h") => say(help::general().trim_end_matches('\n')),
+        // Which prints it and ends.
+        Some(verb) => return dispatch(global, verb, &["--help".to_owned()]),
+    }
+    Ok(0)
+}
+
+/// Prints a line. Whoever reads it may have gone, as `head` does: that is nobody's failure.
+fn say(text: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes());
 }
 
 fn fail(message: &str, code: i32) -> ! {
@@ -135,11 +153,11 @@ fn begin(words: &[String]) -> Result<Option<(Global, String, Vec<String>)>> {
     let mut arguments = Arguments::parse(words, &cli::GLOBAL, false)?;
     if arguments.has("version") {
         let version = env!("CARGO_PKG_VERSION");
-        println!("cleat-runc version {version}\ncommit: {version}\nspec: {}", spec::VERSION);
+        say(&format!("cleat-runc version {version}\ncommit: {version}\nspec: {}", spec::VERSION));
         return Ok(None);
     }
     if arguments.has("help") || arguments.rest.is_empty() {
-        print!("{}", help::general());
+        say(help::general().trim_end_matches('\n'));
         return Ok(None);
     }
     let json = match arguments.value("log-format") {
@@ -149,7 +167,7 @@ fn begin(words: &[String]) -> Result<Option<(Global, String, Vec<String>)>> {
     };
     let path = arguments.path("log");
     log::open(path.as_deref(), json, arguments.has("debug"))
-        .map_err(|error| Error::Invalid(format!("cannot open the log: {error}")))?;
+        .context(|| format!("open {}", path.unwrap_or_default().display()))?;
     let rootless = match arguments.value("rootless") {
         None | Some("auto") => None,
         Some("true" | "1") => Some(true),
@@ -203,7 +221,8 @@ fn dispatch(global: &Global, verb: &str, words: &[String]) -> Result<i32> {
         "spec" => features::write_spec(words),
         "events" => events::run(global, words),
         "checkpoint" => checkpoint::checkpoint(global, words),
-        other => Err(Error::Usage(format!("No help topic for '{other}'"))),
+        "help" | "h" => return help(global, words),
+        other => Err(Error::NoTopic(other.to_owned())),
     };
     done.map(|()| 0)
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Bundle;
+use common::{Bundle, succeeded};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -211,4 +211,36 @@ fn a_restore_that_fails_leaves_the_root_filesystem_as_it_was() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(bundle.rootfs().join("bin/busybox").exists() && bundle.rootfs().join("etc").exists());
     bundle.assert_nothing_left();
+}
+
+/// What makes no sense as a command line is told before anything is tried, with runc's words and codes.
+#[test]
+fn command_lines_fail_as_runc_s_do() {
+    let bundle = Bundle::shell("true");
+    for (words, code, expected) in [
+        (&["nosuch"][..], 3, "No help topic for 'nosuch'"),
+        (&["help", "nosuch"], 3, "No help topic for 'nosuch'"),
+        (&["create"], 1, "msg=\"runc: \\\"create\\\" requires exactly 1 argument(s)\""),
+        (&["create", "--nosuch", "a"], 1, "msg=\"flag provided but not defined: -nosuch\""),
+        (&["exec"], 1, "msg=\"runc: \\\"exec\\\" requires a minimum of 1 argument(s)\""),
+        (&["exec", "none", "true"], 255, "msg=\"exec failed: container does not exist\""),
+        (
+            &["run", "--detach=x", "a"],
+            1,
+            "msg=\"invalid boolean value \\\"x\\\" for -detach: parse error\"",
+        ),
+        (&["create", ""], 1, "msg=\"runc create failed: container id cannot be empty\""),
+        (&["list", "-f", "bad"], 1, "msg=\"invalid format option\""),
+        (&["--log", "/no/such/log", "list"], 1, "open /no/such/log: no such file or directory"),
+    ] {
+        let mut command = bundle.worker();
+        let output = command.args(words).current_dir(&bundle.directory).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
+        assert!(text.contains(expected), "{words:?}: {text}");
+    }
+    for words in [&["help"][..], &["h"], &["help", "create"], &["create", "--help"]] {
+        let text = succeeded(bundle.worker().args(words).output().unwrap());
+        assert!(text.starts_with("NAME:\n"), "{words:?}: {text}");
+    }
 }

@@ -89,7 +89,7 @@ fn print(event: &Value) -> Result<()> {
 
 /// Reads a duration as Go spells it: `1.5s`, `100ms`, `1m30s`.
 fn duration(text: &str) -> Result<Duration> {
-    let wrong = || Error::Usage(format!("invalid duration {text:?}"));
+    let wrong = || Error::Usage(format!("invalid value {text:?} for flag -interval: parse error"));
     let mut total = 0.0;
     let mut rest = text;
     while !rest.is_empty() {
