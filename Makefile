@@ -65,7 +65,8 @@ conformance-runtime: build
 	COMPARE=1 tests/conformance-runtime.sh $(SMALL)/cleat-runc $(FILES)
 
 # What reads text that others wrote, a minute each on what `fuzz/corpus` begins with; opt-in. It needs a C++ compiler and no other
-# toolchain: these are the flags that `cargo fuzz` gives, but for the sanitizer's, which only a nightly compiler takes.
+# toolchain: these are the flags that `cargo fuzz` gives, but for the sanitizer's, which only a nightly compiler takes
+# (`cargo fuzz run --sanitizer none TARGET` does as well).
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= config_json mount_options seccomp_profile mount_spec image_reference
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-trace-compares \
