@@ -98,11 +98,13 @@ run_suite() {
   mkdir -p $TMPDIR
   mkfifo $TMPDIR/terminal
   exec 9<>$TMPDIR/terminal
-  export BATS_TEST_TIMEOUT=60
   cd /suite/src
   : >"$output"
   for file in "$@"; do
     echo "## $(basename "$file")" >>"$output"
+    # One of its tests may wait for ever for CRIU. (Elsewhere a limit would do harm: bats loses failures with it.)
+    unset BATS_TEST_TIMEOUT
+    [[ $file = *checkpoint.bats ]] && export BATS_TEST_TIMEOUT=60
     timeout -k 5 "${LIMIT:-600}" script -qe -c "bats -t tests/integration/$(basename "$file")" /dev/null <&9 2>&1 |
       tr -d '\r\0' >>"$output" || true
   done
@@ -127,7 +129,7 @@ inside() {
     run_suite /usr/sbin/runc /suite/runc.out "${files[@]}"
     echo "runc: $(count /suite/runc.out)"
   fi
-  run_suite /suite/runtime /suite/runtime.out "${files[@]}"
+  run_suite /usr/local/sbin/runtime /suite/runtime.out "${files[@]}"
   echo "runtime: $(count /suite/runtime.out)"
   if [[ ${COMPARE:-} ]]; then
     missing=$(missing_ones)
@@ -137,7 +139,7 @@ inside() {
       echo "passed by runc and not by the runtime at first:"
       echo "$missing"
       cp /suite/runtime.out /suite/first.out
-      run_suite /suite/runtime /suite/again.out "${files[@]}"
+      run_suite /usr/local/sbin/runtime /suite/again.out "${files[@]}"
       cat /suite/again.out >>/suite/runtime.out
       missing=$(missing_ones)
     fi
@@ -199,7 +201,7 @@ if [[ ! -e $tree/.complete ]]; then
   touch "$tree/.complete"
 fi
 mkdir -p "$tree/suite"
-install -m 755 "$runtime" "$tree/suite/runtime"
+install -m 755 "$runtime" "$tree/usr/local/sbin/runtime"
 install -m 755 "$0" "$tree/suite/conformance"
 group=conformance-$$
 trap leave_cgroups EXIT

@@ -188,3 +188,15 @@ fn a_shared_root_is_shared_and_the_host_s_is_not() {
     assert!(text.lines().last() == Some("1"), "{text}");
     bundle.assert_nothing_left();
 }
+
+#[test]
+fn an_unbindable_root_is_bound_once_and_no_more() {
+    for (word, count) in [("unbindable", "1"), ("runbindable", "1"), ("private", "0")] {
+        let mut bundle =
+            Bundle::shell("awk '$5 == \"/\"' /proc/self/mountinfo | grep -c unbindable");
+        bundle.spec["linux"]["rootfsPropagation"] = word.into();
+        let output = bundle.run();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), count, "{word}: {output:?}");
+        bundle.assert_nothing_left();
+    }
+}

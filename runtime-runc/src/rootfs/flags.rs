@@ -151,7 +151,10 @@ fn of_source(flags: FsFlags) -> u64 {
         (libc::ST_RELATIME, libc::MS_RELATIME),
     ];
     let is_there = |(from, _): &&(u64, u64)| flags.bits() & from != 0;
-    pairs.iter().filter(is_there).fold(0, |all, (_, to)| all | to)
+    let found = pairs.iter().filter(is_there).fold(0, |all, (_, to)| all | to);
+    // Which has no flag of its own there.
+    let is_strict = found & (libc::MS_NOATIME | libc::MS_RELATIME) == 0;
+    if is_strict { found | libc::MS_STRICTATIME } else { found }
 }
 
 #[cfg(test)]
@@ -187,6 +190,15 @@ mod tests {
         assert_eq!(times("nodiratime"), attr::NODIRATIME | attr::RELATIME);
         assert_eq!(times("nodiratime,strictatime"), attr::NODIRATIME | attr::STRICTATIME);
         assert_eq!(attributes(named("atime,ro").set).clear & attr::ATIME_MASK, 0);
+    }
+
+    #[test]
+    fn a_source_without_a_mode_of_access_times_is_strict() {
+        let of = |bits| of_source(FsFlags::from_bits_retain(bits));
+        let strict = libc::MS_NODIRATIME | libc::MS_STRICTATIME;
+        assert_eq!(of(libc::ST_NODIRATIME), strict);
+        assert_eq!(named("dev").merge(strict), Ok(strict));
+        assert_eq!(of(libc::ST_RELATIME), libc::MS_RELATIME);
     }
 
     #[test]

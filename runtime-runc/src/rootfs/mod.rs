@@ -108,10 +108,7 @@ impl Rootfs {
         }
         // Slave and private it is already; the others would have reached the host before.
         match propagation(wanted)? {
-            Some(flags) if flags.intersects(MsFlags::MS_SHARED | MsFlags::MS_UNBINDABLE) => {
-                nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
-                    .context(|| "unable to apply root propagation flags".to_owned())
-            }
+            Some(flags) if flags.contains(MsFlags::MS_SHARED) => set_propagation(flags),
             _ => Ok(()),
         }
     }
@@ -131,8 +128,21 @@ impl Rootfs {
                 .context(|| "error setting rootfs as readonly".to_owned())?;
         }
         mask::make_read_only(&self.root, &spec.linux.readonly_paths)?;
-        mask::hide(&self.root, &spec.linux.masked_paths)
+        mask::hide(&self.root, &spec.linux.masked_paths)?;
+        // The last of all: what is read-only or hidden is bound.
+        let own_mounts = spec.linux.namespaces.iter().any(|namespace| namespace.kind == "mount");
+        match propagation(&spec.linux.rootfs_propagation)? {
+            Some(flags) if own_mounts && flags.contains(MsFlags::MS_UNBINDABLE) => {
+                set_propagation(flags)
+            }
+            _ => Ok(()),
+        }
     }
+}
+
+fn set_propagation(flags: MsFlags) -> Result<()> {
+    nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+        .context(|| "unable to apply root propagation flags".to_owned())
 }
 
 impl AsFd for Rootfs {
@@ -219,7 +229,11 @@ fn detach_from_host(wanted: &str, rootfs: &Path) -> Result<()> {
     let set = |path: &Path, flags| {
         nix::mount::mount(None::<&str>, path, None::<&str>, flags, None::<&str>)
     };
-    let flags = propagation(wanted)?.unwrap_or(MsFlags::MS_SLAVE | MsFlags::MS_REC);
+    let mut flags = propagation(wanted)?.unwrap_or(MsFlags::MS_SLAVE | MsFlags::MS_REC);
+    if flags.contains(MsFlags::MS_UNBINDABLE) {
+        // Not before everything is bound.
+        flags = flags.difference(MsFlags::MS_UNBINDABLE) | MsFlags::MS_PRIVATE;
+    }
     set(Path::new("/"), flags).context(what)?;
     if flags.contains(MsFlags::MS_SHARED) {
         // The new root is attached to the mount it lies on, which must reach nobody, and pivot_root wants it so.
