@@ -827,10 +827,21 @@ fn an_import_comes_from_an_address() {
             "/x.tar" => Answer::ok(tar.clone()),
             _ => Answer::status(404),
         });
-    daemon.docker(["import", &format!("http://{}", server.name("x.tar")), "imported:1"]).ok();
+    let imported =
+        daemon.docker(["import", &format!("http://{}", server.name("x.tar")), "imported:1"]).ok();
+    let first = format!("Downloading from http://{}", server.name("x.tar"));
+    assert!(imported.starts_with(&first), "{imported}");
     assert_eq!(daemon.inspect("imported:1", "index .RootFS.Layers 0"), digest(&image.tar));
+    let missing = format!("http://{}", server.name("y.tar"));
     daemon
-        .docker(["import", &format!("http://{}", server.name("y.tar")), "none"])
+        .docker(["import", &missing, "none"])
         .expect(1)
-        .says("404");
+        .says(&format!("failed to GET {missing} with status 404 X:"));
+    // The client takes this for a file of its own.
+    let socket = daemon.path("cleat.sock").display().to_string();
+    let address = "http://x/images/create?fromSrc=ftp://x/y&repo=none";
+    let told =
+        run(Command::new("curl").args(["-s", "--unix-socket", &socket, "-X", "POST", address]))
+            .ok();
+    assert!(told.contains("unsupported protocol scheme"), "{told}");
 }

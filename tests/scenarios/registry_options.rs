@@ -1,4 +1,5 @@
-//! Where images come from, and how many at once: `hosts.toml`, `daemon.json`, and what SIGHUP changes of it.
+//! Where images come from, for whom, and how many at once: `hosts.toml`, `daemon.json` and what SIGHUP changes of it, identity tokens,
+//! foreign layers, and a pull that is given up.
 
 use std::{
     process::Stdio,
@@ -200,4 +201,141 @@ fn proxies_of_the_options_count_before_those_of_the_environment() {
     assert_eq!(proxy.asked()[0].path, "registry.test:443");
     let shown = daemon.docker(["info", "--format", "{{.HTTPProxy}} {{.HTTPSProxy}}"]).ok();
     assert_eq!(shown, "http://xxxxx:xxxxx@127.0.0.1:3128 http://127.0.0.1:3128");
+}
+
+#[test]
+fn an_identity_token_stands_for_the_password_after_the_login() {
+    let daemon = TestDaemon::start();
+    let image = served(&daemon, b"hello", "amd64");
+    let registry = FakeRegistry::start(daemon.network(), 5000, move |asked| {
+        if asked.path.starts_with("/token") && asked.method == "POST" {
+            let form = String::from_utf8_lossy(&asked.body).into_owned();
+            return match form.contains("grant_type=refresh_token&")
+                && form.contains("refresh_token=r1")
+            {
+                true => Answer::ok(r#"{"access_token":"pull"}"#),
+                false => Answer::status(400),
+            };
+        }
+        if asked.path.starts_with("/token") {
+            return match asked.header("authorization") {
+                "Basic am9lOnNlY3JldA==" => Answer::ok(r#"{"token":"login","refresh_token":"r1"}"#),
+                _ => Answer::status(401),
+            };
+        }
+        let token = if asked.path == "/v2/" { "Bearer login" } else { "Bearer pull" };
+        if asked.header("authorization") == token {
+            return image.answer(asked);
+        }
+        Answer::status(401)
+            .with("WWW-Authenticate", "Bearer realm=\"http://127.0.0.1:5000/token\",service=\"s\"")
+    });
+    let login = ["login", "-u", "joe", "--password-stdin", "127.0.0.1:5000"];
+    daemon.docker_with_stdin(login, b"secret".to_vec()).ok();
+    let config = std::fs::read_to_string(daemon.path("docker-config/config.json")).unwrap();
+    assert!(config.contains("\"identitytoken\": \"r1\""), "{config}");
+    daemon.docker(["pull", &registry.name("a/b:1")]).ok();
+    let asked = registry.asked();
+    let post = asked.iter().find(|asked| asked.method == "POST").unwrap();
+    let form = String::from_utf8_lossy(&post.body).into_owned();
+    assert!(form.contains("scope=repository%3Aa%2Fb%3Apull"), "{form}");
+}
+
+#[test]
+fn a_foreign_layer_comes_from_where_its_address_is() {
+    const ADDRESS: &str = "10.99.0.3";
+    let (daemon, etc) = with_file("{}");
+    let address = format!("{ADDRESS}/32");
+    run(daemon.network().command("ip").args(["addr", "add", &address, "dev", "lo"])).expect(0);
+    let trusted = etc.path().join(format!("certs.d/{ADDRESS}:5443"));
+    std::fs::create_dir_all(&trusted).unwrap();
+    certificates(&trusted, ADDRESS);
+    // The server's own are no client's.
+    let path = |name: &str| trusted.join(name).display().to_string();
+    for name in ["server", "client"] {
+        std::fs::rename(path(&format!("{name}.cert")), path(&format!("{name}.pem"))).unwrap();
+    }
+    let tls =
+        format!("  tls: {{certificate: {}, key: {}}}\n", path("server.pem"), path("server.key"));
+    let elsewhere = Registry::at(&daemon, &format!("{ADDRESS}:5443"), &tls);
+    let mut image = served(&daemon, &noise(10_000), "amd64");
+    let url = put_blob(&daemon, &format!("https://{}", elsewhere.name("")), &image.layer);
+    let kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    image.manifest["layers"][0]["mediaType"] = json!(kind);
+    image.manifest["layers"][0]["urls"] = json!([url]);
+    let (layer, tar) = (image.layer.clone(), image.tar.clone());
+    let registry = FakeRegistry::start(daemon.network(), 5000, move |asked| {
+        if is_blob(asked, &image.layer) { Answer::status(404) } else { image.answer(asked) }
+    });
+    let name = registry.name("a/b:1");
+    daemon.docker(["pull", &name]).ok();
+    assert_eq!(daemon.inspect(&name, "index .RootFS.Layers 0"), cleat_tests::digest(&tar));
+    assert!(registry.asked().iter().all(|asked| !is_blob(asked, &layer)));
+}
+
+/// Uploads a blob with curl, and returns where it is.
+fn put_blob(daemon: &TestDaemon, registry: &str, blob: &[u8]) -> String {
+    let repository = format!("{}/v2/foreign/layers", registry.trim_end_matches('/'));
+    let file = daemon.path("blob");
+    std::fs::write(&file, blob).unwrap();
+    let curl = |args: &[&str]| {
+        run(daemon.network().command("curl").args(["-k", "-s", "-S", "-f"]).args(args)).ok()
+    };
+    let upload = format!("{repository}/blobs/uploads/");
+    let place = curl(&["-X", "POST", "-o", "/dev/null", "-w", "%header{location}", &upload]);
+    let digest = cleat_tests::digest(blob);
+    let (data, target) = (format!("@{}", file.display()), format!("{place}&digest={digest}"));
+    let kind = "Content-Type: application/octet-stream";
+    curl(&["-X", "PUT", "-H", kind, "--data-binary", &data, &target]);
+    format!("{repository}/blobs/{digest}")
+}
+
+#[test]
+fn a_pull_that_is_given_up_stops_and_is_gone_on_with_later() {
+    let daemon = TestDaemon::start();
+    let image = served(&daemon, &noise(3_000_000), "amd64");
+    let clients: [fn(&TestDaemon) -> std::process::Command; 2] =
+        [TestDaemon::docker_command, TestDaemon::cleat_command];
+    for (port, client) in (5000..).zip(clients) {
+        let good = image.clone();
+        let over = Arc::new((Mutex::new(false), Condvar::new()));
+        let (watched, asked_for) = (Arc::clone(&over), Mutex::new(0));
+        let registry = FakeRegistry::start(daemon.network(), port, move |asked| {
+            let answer = good.answer(asked);
+            if !is_blob(asked, &good.layer) {
+                return answer;
+            }
+            let number = {
+                let mut count = asked_for.lock().unwrap();
+                *count += 1;
+                *count
+            };
+            match number {
+                1 => return Answer { cut: Some(2_000_000), ..answer },
+                // It stands still until all is over: only a pull that was given up lets another one at the layer.
+                2 => {
+                    let mut is_over = watched.0.lock().unwrap();
+                    while !*is_over {
+                        is_over = watched.1.wait(is_over).unwrap();
+                    }
+                }
+                _ => {}
+            }
+            answer
+        });
+        let name = registry.name("a/b:1");
+        let mut pull = client(&daemon).args(["pull", &name]).stdout(Stdio::null()).spawn().unwrap();
+        let ranges = || -> Vec<String> {
+            let asked = registry.asked().into_iter().filter(|asked| is_blob(asked, &image.layer));
+            asked.map(|asked| asked.header("range").to_owned()).collect()
+        };
+        wait_for("the second request", || (ranges().len() == 2).then_some(()));
+        kill(Pid::from_raw(pull.id() as i32), Signal::SIGINT).unwrap();
+        assert!(!pull.wait().unwrap().success());
+        daemon.docker(["pull", &name]).ok();
+        assert_eq!(ranges(), ["", "bytes=2000000-", "bytes=2000000-"]);
+        daemon.docker(["rmi", &name]).ok();
+        *over.0.lock().unwrap() = true;
+        over.1.notify_all();
+    }
 }

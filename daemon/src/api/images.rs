@@ -22,6 +22,7 @@ use http::{HeaderMap, StatusCode};
 use super::{
     body,
     error::{Error, Result},
+    hijack::Socket,
     query::Query,
     version::ApiVersion,
 };
@@ -63,6 +64,7 @@ async fn read(
 /// `POST /images/{name}/tag|push`.
 async fn change(
     State(engine): State<Engine>,
+    client: Socket,
     Path(rest): Path<String>,
     version: ApiVersion,
     query: Query,
@@ -70,7 +72,7 @@ async fn change(
 ) -> Result {
     match rest.rsplit_once('/') {
         Some((name, "tag")) => tag(&engine, name, &query).await,
-        Some((name, "push")) => push::push(engine, name, version, &query, &headers).await,
+        Some((name, "push")) => push::push(engine, client, name, version, &query, &headers).await,
         _ => Ok(super::error::page_not_found().await),
     }
 }

@@ -214,17 +214,28 @@ impl Engine {
         Ok(RemoteImage { media_type: found.media_type, digest: found.digest, size, platforms })
     }
 
-    /// Makes an image of a tar that is somewhere on the web.
+    /// Makes an image of a tar that is somewhere on the web; `tell` hears how much has come, first of nothing, and of how much.
     ///
     /// # Errors
     /// If it cannot be fetched, and those of an import.
-    pub async fn import_url(&self, url: &str, import: Import) -> Result<Arc<Image>> {
+    pub async fn import_url(
+        &self,
+        url: &str,
+        import: Import,
+        tell: impl Fn(u64, Option<u64>) + Send + Sync,
+    ) -> Result<Arc<Image>> {
         let mut body = self.registries().get(url).await?;
+        let (length, mut current) = (body.length(), 0);
+        tell(current, length);
         let (sender, received) = Received::channel();
         let feeding = async move {
             loop {
                 let next = match body.next().await {
-                    Ok(Some(bytes)) => Ok(bytes),
+                    Ok(Some(bytes)) => {
+                        current += bytes.len() as u64;
+                        tell(current, length);
+                        Ok(bytes)
+                    }
                     Ok(None) => return,
                     Err(error) => Err(std::io::Error::other(kind::whole(&error))),
                 };

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 
 use super::{
-    Credentials, Error, MANIFEST_MAX, Registries,
+    ANSWER_MAX, Credentials, Error, MANIFEST_MAX, Registries,
     auth::Auth,
     endpoint::{Endpoint, Purpose},
     manifest::{self, Descriptor, Document, Manifest, Platform},
@@ -192,8 +192,7 @@ impl Registries {
         let request = Request::new(Method::GET, url);
         let answer = self.0.transport.send(&self.0.config, &request).await?;
         if !answer.status().is_success() {
-            let status = answer.status();
-            return Err(Error::Protocol(format!("Got HTTP status code >= 400: {status}")));
+            return Err(address_refusal(url, answer).await);
         }
         Ok(Blob { body: answer.into_body(), skip: 0 })
     }
@@ -512,7 +511,30 @@ impl Session {
     }
 }
 
+/// dockerd's words for what an address has instead of a file: its status and all that its server says.
+async fn address_refusal(url: &str, answer: Response<Incoming>) -> Error {
+    let status = answer.status();
+    let told = answer.extensions().get::<hyper::ext::ReasonPhrase>();
+    let told = told.map(|told| String::from_utf8_lossy(told.as_bytes()).into_owned());
+    let reason = told.unwrap_or_else(|| status.canonical_reason().unwrap_or_default().to_owned());
+    let said = read(answer.into_body(), ANSWER_MAX, "the answer").await;
+    let said = said.map_or_else(
+        |_| "error reading body".to_owned(),
+        |bytes| String::from_utf8_lossy(&bytes).trim().to_owned(),
+    );
+    let status = status.as_u16();
+    Error::Address {
+        status,
+        message: format!("failed to GET {url} with status {status} {reason}: {said}"),
+    }
+}
+
 impl Blob {
+    /// Returns how many bytes there are, if the server says.
+    pub fn length(&self) -> Option<u64> {
+        http_body::Body::size_hint(&self.body).exact()
+    }
+
     /// Waits for the next bytes.
     ///
     /// # Errors

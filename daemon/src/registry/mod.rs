@@ -89,6 +89,14 @@ pub enum Error {
         /// How much we take.
         limit: u64,
     },
+    /// What an address has instead of a file.
+    #[error("{message}")]
+    Address {
+        /// The HTTP status.
+        status: u16,
+        /// With what the server says of it.
+        message: String,
+    },
     /// A redirect that is not followed.
     #[error("refusing the redirect to {0}")]
     Redirect(String),
@@ -131,7 +139,7 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Refused { status, .. } => match status {
+            Self::Refused { status, .. } | Self::Address { status, .. } => match status {
                 401 => Kind::Unauthorized,
                 403 => Kind::Forbidden,
                 404 => Kind::NotFound,

@@ -160,6 +160,10 @@ impl Transport {
             .url
             .parse()
             .map_err(|_| within(Error::Protocol(format!("{:?} is no address", request.url))))?;
+        if let Some(scheme) = uri.scheme_str().filter(|scheme| !matches!(*scheme, "http" | "https"))
+        {
+            return Err(within(Error::Protocol(format!("unsupported protocol scheme {scheme:?}"))));
+        }
         let trust = request.trust.as_deref();
         let client = self.client(config, &uri, trust).map_err(within)?;
         let mut built = http::Request::new(body);

@@ -19,6 +19,7 @@ use crate::{
     api::{
         body::{self, ProgressError},
         error::{Error, Result},
+        hijack::Socket,
         query::Query,
     },
     engine::{self, Engine},
@@ -93,14 +94,19 @@ fn platform(query: &Query) -> Result<Option<Platform>, Error> {
     Ok(Some(Platform { os, architecture, variant, ..Platform::default() }))
 }
 
-pub(super) async fn pull(engine: Engine, query: &Query, headers: &HeaderMap) -> Result {
+pub(super) async fn pull(
+    engine: Engine,
+    client: Option<Socket>,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result {
     let reference = wanted(query.get("fromImage"), query.get("tag"))?;
     let request = Pull {
         reference: reference.clone(),
         platform: platform(query)?,
         credentials: credentials(headers),
     };
-    stream(move |lines| async move {
+    stream(client, move |lines| async move {
         let told = lines.clone();
         let pulled = engine.pull_image(request, move |reference, step| told.step(reference, step));
         let newer = pulled.await?;
@@ -135,7 +141,10 @@ fn wanted(name: &str, tag: &str) -> Result<Reference, Error> {
 
 /// Runs work that tells of itself in lines. What fails before the first line has a status of its own, what fails later is told
 /// in band; a client that goes away ends the work.
-pub(super) async fn stream<F>(work: impl FnOnce(Lines) -> F + Send + 'static) -> Result
+pub(super) async fn stream<F>(
+    client: Option<Socket>,
+    work: impl FnOnce(Lines) -> F + Send + 'static,
+) -> Result
 where
     F: Future<Output = engine::Result<Lines>> + Send,
 {
@@ -146,6 +155,13 @@ where
     tokio::spawn(async move {
         let first = Arc::new(Mutex::new(Vec::new()));
         let watched = sender.clone();
+        // A registry may say nothing for long, and then a client's end shows in no write.
+        let mut gone = Box::pin(async move {
+            match &client {
+                Some(client) => client.gone().await,
+                None => std::future::pending().await,
+            }
+        });
         let mut work = Box::pin(work(Lines { queue: lines, last: Arc::clone(&first) }));
         let mut outcome = None;
         loop {
@@ -163,6 +179,7 @@ where
                 }
                 ended = &mut work, if outcome.is_none() => outcome = Some(ended.map(drop)),
                 () = watched.closed() => return,
+                () = &mut gone => return,
             }
         }
         let Some(Err(error)) = outcome else { return };
@@ -201,6 +218,7 @@ struct LayerLine<'a> {
     progress_detail: Detail,
     #[serde(skip_serializing_if = "String::is_empty")]
     progress: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
     id: &'a str,
 }
 

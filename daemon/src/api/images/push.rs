@@ -10,6 +10,7 @@ use super::{
 use crate::{
     api::{
         error::{Error, Result},
+        hijack::Socket,
         query::Query,
         version::ApiVersion,
     },
@@ -28,6 +29,7 @@ struct Pushed {
 
 pub(super) async fn push(
     engine: Engine,
+    client: Socket,
     name: &str,
     version: ApiVersion,
     query: &Query,
@@ -50,7 +52,7 @@ pub(super) async fn push(
         engine.check_push_platform(&reference, platform)?;
     }
     let credentials = credentials(headers);
-    stream(move |lines| async move {
+    stream(Some(client), move |lines| async move {
         lines.status(&format!("The push refers to repository [{}]", reference.name));
         let told = lines.clone();
         engine.push_image(reference, credentials, move |step| tell(&told, step)).await?;

@@ -1,20 +1,29 @@
 //! Images in and out: `POST /images/create` (import; for pull see its file), `POST /images/load`, `GET /images/get`.
 
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
 use axum::extract::{Request, State};
 use cleat_proto::kind::Kind;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::{progress, receive, repository_and_tag};
+use super::{progress, pull, receive, repository_and_tag};
 use crate::{
     api::{
         body::{self, ProgressError},
         error::{Error, Result},
+        hijack::Socket,
         query::Query,
     },
     engine::Engine,
     image::{Import, Loaded},
 };
+
+/// Clients draw no faster than this.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
 struct Status<'a> {
@@ -23,7 +32,8 @@ struct Status<'a> {
 
 pub(super) async fn create(State(engine): State<Engine>, query: Query, request: Request) -> Result {
     if query.optional("fromImage").is_some() {
-        return super::pull::pull(engine, &query, request.headers()).await;
+        let client = request.extensions().get::<Socket>().cloned();
+        return pull::pull(engine, client, &query, request.headers()).await;
     }
     let source = query.get("fromSrc");
     let reference = repository_and_tag(query.get("repo"), query.get("tag"))?;
@@ -38,19 +48,36 @@ pub(super) async fn create(State(engine): State<Engine>, query: Query, request: 
         None => format!("Imported from {source}"),
     };
     let import = Import { reference, changes, message, os, architecture, variant };
-    let image = match url(source) {
-        None => engine.import_image(receive(request.into_body()), import).await?,
-        Some(url) => engine.import_url(&url, import).await?,
+    let Some(url) = url(source) else {
+        let image = engine.import_image(receive(request.into_body()), import).await?;
+        return Ok(progress(&Status { status: image.id.as_str() }));
     };
-    Ok(progress(&Status { status: image.id.as_str() }))
+    let client = request.extensions().get::<Socket>().cloned();
+    pull::stream(client, move |lines| async move {
+        let told = Mutex::new(None::<Instant>);
+        let tell = |current: u64, total: Option<u64>| {
+            if current == 0 {
+                return lines.status(&format!("Downloading from {url}"));
+            }
+            let mut told_at = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_due = told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+            if is_due || total == Some(current) {
+                *told_at = Some(Instant::now());
+                lines.progress("", "Importing", current, total.unwrap_or(0));
+            }
+        };
+        let image = engine.import_url(&url, import, tell).await?;
+        lines.status(image.id.as_str());
+        Ok(lines)
+    })
+    .await
 }
 
 /// Where an import comes from; `None` is the request itself. A name alone is a host's.
 fn url(source: &str) -> Option<String> {
-    let has_scheme = source.starts_with("http://") || source.starts_with("https://");
     match source {
         "-" => None,
-        _ if has_scheme => Some(source.to_owned()),
+        _ if source.contains("://") => Some(source.to_owned()),
         _ => Some(format!("http://{source}")),
     }
 }
