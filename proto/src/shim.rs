@@ -6,10 +6,14 @@
 //!   daemon has written the response head and taken what the client had sent early. From then on the shim alone speaks
 //!   to the client: the bytes never pass through the daemon, and its death breaks no connection. The shim answers
 //!   [`Answer`] in one line and closes.
+//! * **follow**: comes with a descriptor as well, and is answered in the same way. The client gets the container's log, and what is added
+//!   to it until the container's run ends.
 //! * **watch**: the shim answers [`Answer`], then every journal entry with a `seq` above `after`, one JSON a line, and goes on
 //!   as they come, until the peer hangs up.
 
 use serde::{Deserialize, Serialize};
+
+use crate::log::LogOptions;
 
 /// How the line begins.
 pub const PREFIX: &str = "CLEAT ";
@@ -36,6 +40,8 @@ pub const STREAM_URI: &str = "stream://";
 pub enum Hello {
     /// Joins the descriptor that came along to the streams of a process.
     Attach(Attach),
+    /// Sends the log to the descriptor that came along, and goes on with it as it grows.
+    Follow(Follow),
     /// Follows the journal.
     Watch {
         /// The last entry already known; 0 for none.
@@ -70,6 +76,16 @@ pub struct Attach {
     /// What the client had sent already (base64 would cost more than it saves: these are a few bytes).
     #[serde(default)]
     pub early_stdin: Vec<u8>,
+}
+
+/// What of the log, and in which shape.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follow {
+    /// Which records, and how they are shown.
+    pub options: LogOptions,
+    /// In chunks of HTTP/1.1 (RFC 9112, section 7.1), the last one included; otherwise the end is the connection's.
+    #[serde(default)]
+    pub chunked: bool,
 }
 
 /// The shim's answer, one JSON line.

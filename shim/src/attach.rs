@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a client that was hung up on may take to hang up as well.
-const GOODBYE: Duration = Duration::from_secs(2);
+pub const GOODBYE: Duration = Duration::from_secs(2);
 
 /// An attached client, as the output sees it.
 pub struct Client {
@@ -183,7 +183,8 @@ pub async fn copy(from: &Descriptor, stdin: &Stdin) -> io::Result<()> {
     }
 }
 
-async fn discard(socket: &Descriptor) -> io::Result<()> {
+/// Reads until the peer says no more, and forgets it.
+pub async fn discard(socket: &Descriptor) -> io::Result<()> {
     let mut buffer = [0; 1024];
     while socket.read(&mut buffer).await? > 0 {
         tokio::task::consume_budget().await;

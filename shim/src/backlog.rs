@@ -173,21 +173,33 @@ impl Backlog {
     }
 
     /// While the process lives, the ring's size bounds a client's slowness; afterwards time does.
-    async fn send(&self, socket: &Descriptor, mut piece: &[u8]) -> io::Result<()> {
-        while !piece.is_empty() {
-            match socket.try_write(&[io::IoSlice::new(piece)]) {
-                Ok(n) => piece = &piece[n..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let waited = tokio::time::timeout(PATIENCE, socket.writable()).await;
-                    if waited.is_err() && self.lock().closed {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    async fn send(&self, socket: &Descriptor, piece: &[u8]) -> io::Result<()> {
+        send(socket, piece, || self.lock().closed).await
     }
+}
+
+/// Sends everything to a client that may take its time until `is_over`, and [`PATIENCE`] for each step from then on.
+///
+/// # Errors
+/// If the client has gone, or its time is up.
+pub async fn send(
+    socket: &Descriptor,
+    mut piece: &[u8],
+    is_over: impl Fn() -> bool,
+) -> io::Result<()> {
+    while !piece.is_empty() {
+        match socket.try_write(&[io::IoSlice::new(piece)]) {
+            Ok(n) => piece = &piece[n..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let waited = tokio::time::timeout(PATIENCE, socket.writable()).await;
+                if waited.is_err() && is_over() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 enum Next {

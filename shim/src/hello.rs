@@ -13,7 +13,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{service::Service, supervisor::Request};
+use crate::{process::Reply, service::Service, supervisor::Request};
 
 /// Serves one connection.
 pub async fn serve(mut stream: UnixStream, service: Service) -> io::Result<()> {
@@ -21,19 +21,33 @@ pub async fn serve(mut stream: UnixStream, service: Service) -> io::Result<()> {
     let hello = line.strip_prefix(PREFIX.as_bytes()).map(serde_json::from_slice::<Hello>);
     match hello {
         Some(Ok(Hello::Attach(wish))) => {
-            let result = match descriptor {
-                Some(socket) => service
-                    .ask(|reply| Request::Attach { wish, socket, reply })
-                    .await
-                    .map_err(|error| error.to_string()),
-                None => Err("no descriptor came with the line".to_owned()),
-            };
-            write_answer(&mut stream, result).await
+            let request = |socket, reply| Request::Attach { wish, socket, reply };
+            give(stream, &service, descriptor, request).await
+        }
+        Some(Ok(Hello::Follow(wish))) => {
+            let request = |socket, reply| Request::Follow { wish, socket, reply };
+            give(stream, &service, descriptor, request).await
         }
         Some(Ok(Hello::Watch { after })) => watch(stream, &service, after).await,
         Some(Err(error)) => write_answer(&mut stream, Err(error.to_string())).await,
         None => write_answer(&mut stream, Err("not understood".to_owned())).await,
     }
+}
+
+/// Gives a client's connection to the supervisor.
+async fn give(
+    mut stream: UnixStream,
+    service: &Service,
+    descriptor: Option<OwnedFd>,
+    request: impl FnOnce(OwnedFd, Reply<()>) -> Request,
+) -> io::Result<()> {
+    let result = match descriptor {
+        Some(socket) => {
+            service.ask(|reply| request(socket, reply)).await.map_err(|error| error.to_string())
+        }
+        None => Err("no descriptor came with the line".to_owned()),
+    };
+    write_answer(&mut stream, result).await
 }
 
 async fn watch(mut stream: UnixStream, service: &Service, after: u64) -> io::Result<()> {

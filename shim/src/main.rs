@@ -34,6 +34,7 @@ mod cgroup;
 mod descriptor;
 mod error;
 mod events;
+mod follower;
 mod health;
 mod hello;
 mod journal;

@@ -24,6 +24,7 @@ use crate::{
     attach::{Client, frame_header, hang_up},
     backlog::{Backlog, Place, Replay},
     descriptor::Descriptor,
+    follower::{self, Wanted},
     health::Captured,
     logger::{Source, json_file::JsonFile},
 };
@@ -59,6 +60,8 @@ pub enum Target {
 pub enum Command {
     /// A client joins; with the log first, if that is to be.
     Attach { client: Client, logs: bool, stream: bool },
+    /// A client wants the log as it grows.
+    Follow(Wanted),
     /// A client has left or gone.
     Remove(u64),
     /// Tells the clients why nothing else comes.
@@ -98,6 +101,8 @@ pub struct Output {
     finish: watch::Receiver<Option<Instant>>,
     place: Place,
     turn: usize,
+    /// Wakes who follow the log; true when nothing more is added.
+    grown: watch::Sender<bool>,
 }
 
 impl Output {
@@ -114,6 +119,7 @@ impl Output {
             finish,
             place,
             turn: 0,
+            grown: watch::Sender::new(false),
         };
         (output, Handle { commands: sender, finish: finish_sender })
     }
@@ -160,6 +166,7 @@ impl Output {
         if let Some(log) = &mut self.log {
             log.finish(SystemTime::now());
         }
+        self.grown.send_replace(true);
         for client in &self.clients {
             match &client.backlog {
                 Some(backlog) => backlog.close(),
@@ -172,6 +179,14 @@ impl Output {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::Attach { client, logs, stream } => self.attach(client, logs, stream),
+            Command::Follow(wanted) => {
+                let (grown, unfinished) = (self.grown.subscribe(), self.place.unfinished.clone());
+                tokio::spawn(async move {
+                    // That the client has gone, or the log cannot be read, concerns nobody else: the connection ends.
+                    let _ = follower::run(wanted, grown).await;
+                    drop(unfinished);
+                });
+            }
             Command::Remove(id) => self.remove(id),
             Command::Say(text) => self.deliver(Source::Stdout, text.as_bytes()).await,
         }
@@ -243,6 +258,9 @@ impl Output {
     async fn deliver(&mut self, source: Source, data: &[u8]) {
         if let Some(log) = &mut self.log {
             log.write(source, data, SystemTime::now());
+            if self.grown.receiver_count() > 0 {
+                self.grown.send_replace(false);
+            }
         }
         let mut finish = self.finish.clone();
         for sink in self.sinks.iter_mut().filter(|sink| sink.source == source) {

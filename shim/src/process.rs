@@ -1,8 +1,8 @@
 //! One process and its streams: the container's first one, or an exec.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
-use cleat_proto::shim::Attach;
+use cleat_proto::shim::{Attach, Follow};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
@@ -13,6 +13,7 @@ use crate::{
     backlog::Place,
     descriptor::Descriptor,
     error::Error,
+    follower::Wanted,
     health::Captured,
     logger::json_file::JsonFile,
     output::{Command, Handle, Output, Sink},
@@ -193,5 +194,14 @@ impl Process {
             }
         });
         Ok(())
+    }
+
+    /// Sends a client the log, until what runs now has ended.
+    pub fn follow(&self, path: PathBuf, wish: Follow, socket: Descriptor) -> Result<(), Error> {
+        let wanted = Wanted { path, wish, tty: self.uris.terminal, socket: Arc::new(socket) };
+        match self.output.send(Command::Follow(wanted)) {
+            true => Ok(()),
+            false => Err(Error::Finished),
+        }
     }
 }

@@ -310,7 +310,9 @@ async fn stop_waits_for_its_signal_and_then_kills() {
     assert_eq!(shim.exit_file().status, 4);
     shim.finish().await;
 
-    let mut shim = Shim::run(shell("trap '' TERM; while :; do sleep 0.01; done")).await;
+    let deaf = shell("trap '' TERM; echo ready; while :; do sleep 0.01; done");
+    let mut shim = Shim::run(deaf).await;
+    until("it is ready", async || !shim.log().is_empty()).await;
     shim.stop(15, Some(100)).await;
     assert_eq!(shim.exit_file().status, 137);
     shim.finish().await;

@@ -1,6 +1,9 @@
 //! The daemon is only the control plane: its death changes nothing for a container.
 
-use std::process::{Child, Stdio};
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    process::{Child, Stdio},
+};
 
 use cleat_tests::{Options, TestDaemon, wait_for};
 use nix::{
@@ -42,6 +45,11 @@ fn a_counter_misses_nothing_while_the_daemon_is_killed_twenty_times() {
     let script = "i=0; while :; do i=$((i+1)); echo $i; usleep 3000; done";
     daemon.docker(["run", "-d", "--name", "counter", "busybox", "sh", "-c", script]).ok();
     let pid = daemon.inspect("counter", ".State.Pid");
+    // One that follows from before the first death on, and one from after the last.
+    let mut early = follow(&daemon, "counter");
+    let mut early_lines = BufReader::new(early.stdout.take().unwrap());
+    let mut early_log = String::new();
+    early_lines.read_line(&mut early_log).unwrap();
     let mut last = 0;
     for round in 0..20u64 {
         // Somewhere within the daemon's life: at once, or after some of the counter's lines.
@@ -61,6 +69,43 @@ fn a_counter_misses_nothing_while_the_daemon_is_killed_twenty_times() {
     assert!(follower.wait().unwrap().success());
     assert!(check_counted(&log) >= last, "the follower ended early");
     assert_eq!(check_counted(&daemon.docker(["logs", "counter"]).ok()), check_counted(&log));
+    early_lines.read_to_string(&mut early_log).unwrap();
+    assert!(early.wait().unwrap().success());
+    assert_eq!(check_counted(&early_log), check_counted(&log));
+}
+
+#[test]
+fn a_follower_outlives_the_daemon_and_leaves_when_it_likes() {
+    let mut daemon = TestDaemon::with_busybox();
+    let script = "echo one; read line; echo $line >&2; read line; exit 3";
+    daemon.docker(["run", "-di", "--name", "talker", "busybox", "sh", "-c", script]).ok();
+    let mut followers = ["-ft", "-fn1", "-f"].map(|flags| {
+        let mut command = daemon.docker_command();
+        command.args(["logs", flags, "talker"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    });
+    for follower in &mut followers {
+        let mut line = String::new();
+        BufReader::new(follower.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.ends_with("one\n"), "{line}");
+    }
+    daemon.kill();
+    let [timed, tail, mut leaver] = followers;
+    leaver.kill().and_then(|()| leaver.wait()).unwrap();
+    daemon.spawn();
+    let mut typist = daemon.docker_command();
+    typist.args(["attach", "--no-stdin=false", "talker"]).stdin(Stdio::piped());
+    let mut typist = typist.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    typist.stdin.take().unwrap().write_all(b"two\nend\n").unwrap();
+    typist.wait().unwrap();
+    for (follower, is_timed) in [(timed, true), (tail, false)] {
+        let said = follower.wait_with_output().unwrap();
+        let said = String::from_utf8(said.stderr).unwrap();
+        let text = if is_timed { said.split_once("Z ").unwrap().1 } else { &said };
+        assert_eq!(text, "two\n");
+    }
+    assert_eq!(daemon.docker(["wait", "talker"]).ok(), "3");
+    daemon.docker(["rm", "talker"]).ok();
 }
 
 #[test]

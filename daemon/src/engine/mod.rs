@@ -74,9 +74,8 @@ use crate::{
 
 pub use archive::{CommitRequest, PathStat, PutOptions};
 pub use error::Error;
-pub use logs::{LogOptions, LogReader};
+pub use logs::{GrowingLog, LogReader};
 pub use types::*;
-pub use wait::Waiting;
 
 use entry::Entry;
 use index::Index;
@@ -108,7 +107,6 @@ struct Inner {
     host: Host,
     /// SIGTERM has come: what ends now is not restarted or removed by us.
     shutting_down: AtomicBool,
-    log_watches: logs::watch::Watches,
 }
 
 /// What the daemon was told, until it is told anew.
@@ -178,7 +176,6 @@ impl Engine {
             execs: exec::Execs::default(),
             host: Host::look(),
             shutting_down: AtomicBool::new(false),
-            log_watches: logs::watch::Watches::default(),
         })))
     }
 

@@ -16,7 +16,8 @@ use cleat_proto::{
     },
     kind::Kind,
     shim::{
-        Answer, Attach, Hello, ORDERS_TYPE_URL, PROCESS_TYPE_URL, RESOURCES_TYPE_URL, STREAM_URI,
+        Answer, Attach, Follow, Hello, ORDERS_TYPE_URL, PROCESS_TYPE_URL, RESOURCES_TYPE_URL,
+        STREAM_URI,
     },
     shim_v1::{
         Orders, RestartPolicy, SetRestartPolicyRequest, StopRequest,
@@ -291,9 +292,26 @@ pub struct Streams {
 /// # Errors
 /// [`Error::Shim`] if there is no such process, [`Error::Unreachable`], [`Error::Deadline`].
 pub async fn attach(directory: &TaskDir, attach: Attach, client: OwnedFd) -> Result<(), Error> {
-    within(ASK, "attach", async {
+    hand_over(directory, "attach", Hello::Attach(attach), client).await
+}
+
+/// Has the shim send a client the log, and what is added to it.
+///
+/// # Errors
+/// As [`attach`].
+pub async fn follow(directory: &TaskDir, follow: Follow, client: OwnedFd) -> Result<(), Error> {
+    hand_over(directory, "follow", Hello::Follow(follow), client).await
+}
+
+async fn hand_over(
+    directory: &TaskDir,
+    call: &'static str,
+    hello: Hello,
+    client: OwnedFd,
+) -> Result<(), Error> {
+    within(ASK, call, async {
         let mut stream = directory.connect().await?;
-        let line = line_of(&Hello::Attach(attach))?;
+        let line = line_of(&hello)?;
         let sent = stream
             .async_io(Interest::WRITABLE, || {
                 cleat_sys::fdpass::send(&stream, &line, &[client.as_raw_fd()])

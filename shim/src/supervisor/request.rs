@@ -10,7 +10,7 @@ use cleat_proto::{
         },
         v1::types::ProcessInfo,
     },
-    shim::{Attach, RESOURCES_TYPE_URL},
+    shim::{Attach, Follow, RESOURCES_TYPE_URL},
     shim_v1::{RestartPolicy, StopRequest},
 };
 use prost_types::Any;
@@ -42,6 +42,7 @@ pub enum Request {
     Stop { request: StopRequest, reply: Reply<()> },
     SetRestartPolicy { policy: RestartPolicy, reply: Reply<()> },
     Attach { wish: Attach, socket: OwnedFd, reply: Reply<()> },
+    Follow { wish: Follow, socket: OwnedFd, reply: Reply<()> },
     Watch { after: u64, watcher: Watcher, reply: Reply<()> },
 }
 
@@ -83,6 +84,7 @@ impl Supervisor {
                 answer(reply, self.set_restart_policy(&policy))
             }
             Request::Attach { wish, socket, reply } => answer(reply, self.attach(wish, socket)),
+            Request::Follow { wish, socket, reply } => answer(reply, self.follow(wish, socket)),
             Request::Watch { after, watcher, reply } => answer(reply, self.watch(after, watcher)),
         }
     }
@@ -187,9 +189,14 @@ impl Supervisor {
         if matches!(process.state, State::Stopped(_) | State::Ending(_) | State::Delayed(_)) {
             return Err(process.state.refuse("attach to"));
         }
-        let socket =
-            Descriptor::new(socket).map_err(Error::io("cannot use the client's connection"))?;
-        process.attach(id, wish, socket, &later)
+        process.attach(id, wish, client(socket)?, &later)
+    }
+
+    fn follow(&mut self, wish: Follow, socket: OwnedFd) -> Result<(), Error> {
+        let container = self.container()?;
+        let log =
+            container.log.as_ref().ok_or(Error::Unsupported("logs that it does not write"))?;
+        container.process.follow(log.path.clone().into(), wish, client(socket)?)
     }
 
     fn watch(&mut self, after: u64, watcher: Watcher) -> Result<(), Error> {
@@ -197,4 +204,8 @@ impl Supervisor {
         journal.ok_or(Error::Unsupported("a journal without orders"))?.watch(after, watcher);
         Ok(())
     }
+}
+
+fn client(socket: OwnedFd) -> Result<Descriptor, Error> {
+    Descriptor::new(socket).map_err(Error::io("cannot use the client's connection"))
 }

@@ -1,28 +1,27 @@
 //! `POST /containers/{name}/attach`.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::OwnedFd};
 
 use axum::{
     extract::{Path, State},
     response::Response,
 };
+use cleat_proto::log::LogOptions;
 use http::HeaderMap;
-use tokio::{io::AsyncWriteExt as _, net::UnixStream};
+use tokio::net::UnixStream;
 
 use crate::{
     api::{
         error::Error,
         hijack::{self, RAW, Socket, Taken, Upgrade, media_type},
+        logs::write_log,
         query::Query,
         version::ApiVersion,
         websocket::{self, Handshake, Kind},
     },
     container::names::ContainerRef,
-    engine::{AttachOptions, Engine, LogOptions, LogReader},
+    engine::{AttachOptions, Engine},
 };
-
-/// How long a client may take to hang up after it has got everything.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// The handler. From the answer's head on the shim alone speaks to the client.
 pub async fn attach(
@@ -59,7 +58,14 @@ pub async fn attach(
             Ok(log) => log,
             Err(error) => return refuse(&socket, error.into()).await,
         };
-        return socket.take(async move |taken| write_log(taken, &head, log).await).await;
+        return socket
+            .take(async move |taken| {
+                let written = write_log(taken, &head, log, false).await;
+                written.unwrap_or_else(
+                    |error| tracing::debug!(%error, "a log was not read to its end"),
+                );
+            })
+            .await;
     }
     socket
         .take(async move |taken| {
@@ -116,8 +122,7 @@ pub async fn attach_websocket(
                     let joined = attachment.join(theirs, Vec::new()).await;
                     return joined.map_err(|error| io::Error::other(error.whole()));
                 }
-                write_log(Taken { fd: theirs, early: Vec::new() }, "", log).await;
-                Ok(())
+                write_log(Taken { fd: theirs, early: Vec::new() }, "", log, false).await
             };
             // Who fails to attach leaves the stream closed, and the relay ends.
             let (relayed, fed) = tokio::join!(relayed, fed);
@@ -128,27 +133,6 @@ pub async fn attach_websocket(
         }
     });
     Ok(answer.await)
-}
-
-/// Without `stream` there is nothing to join: the client gets what the log holds, if it asked for that, and the end.
-async fn write_log(taken: Taken, head: &str, log: Option<LogReader>) {
-    let write = async || -> std::io::Result<()> {
-        let mut client = taken.into_stream()?;
-        client.write_all(head.as_bytes()).await?;
-        if let Some(mut log) = log {
-            while let Some(piece) = log.next().await? {
-                client.write_all(&piece).await?;
-            }
-        }
-        // The client may still be closing its side: to hang up before it does would be an error there.
-        client.shutdown().await?;
-        let mut nobody = tokio::io::sink();
-        let hung_up = tokio::io::copy(&mut client, &mut nobody);
-        tokio::time::timeout(LINGER, hung_up).await.unwrap_or(Ok(0)).map(drop)
-    };
-    if let Err(error) = write().await {
-        tracing::debug!(%error, "a log was not read to its end");
-    }
 }
 
 /// Docker has the connection in its hands already when it finds out, and answers in plain text.

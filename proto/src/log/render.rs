@@ -1,11 +1,13 @@
 //! Which records a client gets, and what they look like.
 
-use cleat_proto::docker::go_json::{Document, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::docker::go_json::{Document, Value};
 
 use super::record::Record;
 
 /// What a client wants of a log. Times are nanoseconds since the epoch.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogOptions {
     /// Show what went to stdout.
     pub stdout: bool,

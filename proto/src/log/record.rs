@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use cleat_proto::docker::go_json::{Document, Value};
+use crate::docker::go_json::{Document, Value};
 
 /// A record, borrowed from its line.
 #[derive(Debug, PartialEq, Eq)]

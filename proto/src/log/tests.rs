@@ -33,18 +33,13 @@ impl Log {
         self.directory.path().join(format!("x-json.log{suffix}"))
     }
 
-    fn reading(&self, tail: Option<usize>, follow: bool) -> Reading {
-        let options = LogOptions { stdout: true, stderr: true, ..LogOptions::default() };
-        Reading::new(
-            self.path(""),
-            open::open(&self.path(""), tail).unwrap(),
-            Render::new(options, true),
-            follow,
-        )
+    fn reading(&self, tail: Option<usize>, follow: bool) -> Reader {
+        let options = LogOptions { stdout: true, stderr: true, tail, ..LogOptions::default() };
+        Reader::open(&self.path(""), options, true, follow).unwrap()
     }
 }
 
-fn numbers(reading: &mut Reading) -> Vec<u32> {
+fn numbers(reading: &mut Reader) -> Vec<u32> {
     let mut all = Vec::new();
     loop {
         let piece = reading.piece().unwrap();
