@@ -1,6 +1,36 @@
 //! create, start, stop, restart, kill, rename, wait, top, logs, events, ps.
 
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    process::Stdio,
+};
+
 use cleat_tests::TestDaemon;
+
+#[test]
+fn who_hears_of_a_container_may_signal_it_though_its_start_is_not_over() {
+    let daemon = TestDaemon::with_busybox();
+    let script = "trap 'exit 11' HUP; echo ready; while :; do sleep 0.01; done";
+    for round in 0..20 {
+        let name = format!("early{round}");
+        let mut client = daemon.docker_command();
+        client.args(["run", "--rm", "--name", &name, "busybox", "sh", "-c", script]);
+        let mut client = client.stdout(Stdio::piped()).spawn().unwrap();
+        // Connected beforehand, so that nothing comes between the word and the signal.
+        let mut api = UnixStream::connect(daemon.path("cleat.sock")).unwrap();
+        let mut line = String::new();
+        BufReader::new(client.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        write!(api, "POST /containers/{name}/kill?signal=HUP HTTP/1.1\r\nHost: d\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(api).read_line(&mut answer).unwrap();
+        if !answer.contains("204") {
+            client.kill().unwrap();
+        }
+        assert_eq!(answer.trim(), "HTTP/1.1 204 No Content");
+        assert_eq!(client.wait().unwrap().code(), Some(11));
+    }
+}
 
 #[test]
 fn a_container_lives_its_life() {

@@ -77,7 +77,7 @@ async fn create(
         detach_keys: Some(options.detach_keys).filter(|keys| !keys.is_empty()),
         console_size: options.console_size.filter(|_| version.since(1, 42)),
     };
-    let id = engine.exec_create(&ContainerRef(name), config)?;
+    let id = engine.exec_create(&ContainerRef(name), config).await?;
     Ok(body::json(StatusCode::CREATED, &Created { id: id.as_str() }))
 }
 

@@ -45,7 +45,7 @@ async fn logs(
 ) -> Result {
     let (name, options) = (ContainerRef(name), options(&query)?);
     if options.follow
-        && let Some(log) = engine.growing_log(&name, options.clone())?
+        && let Some(log) = engine.growing_log(&name, options.clone()).await?
     {
         let head = head(media_type(log.tty, version), http);
         let held = move || engine.logs(&name, options);

@@ -2,7 +2,8 @@
 //!
 //! A command runs in a task of its own, not in the future of whoever asked: a client that hangs up cannot leave half a
 //! container. Nothing exists per container while no command is there. Kill and stop of a running container do not queue:
-//! they are requests to its shim, which has an order of its own.
+//! they are requests to its shim, which has an order of its own. (While a start is on its way they wait for it: a client may
+//! have heard of the process before we have.)
 
 use std::{
     future::Future,
@@ -63,6 +64,13 @@ impl CommandQueue {
         }
     }
 
+    /// Waits until every command has ended that is there now.
+    pub async fn settled(&self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            drop(self.turn.lock().await);
+        }
+    }
+
     fn place(&self) -> Result<Place> {
         let place = Place(Arc::clone(&self.waiting));
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= CAPACITY {
@@ -108,6 +116,24 @@ mod tests {
         a.unwrap();
         b.unwrap();
         assert_eq!(*order.lock().unwrap(), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn it_has_settled_when_the_command_has_ended() {
+        let queue = CommandQueue::default();
+        queue.settled().await;
+        let (go, wait) = oneshot::channel::<()>();
+        let mut asked = Box::pin(queue.run(async move {
+            let _ = wait.await;
+            Ok(())
+        }));
+        assert!(is_pending(&mut asked).await);
+        tokio::task::yield_now().await;
+        let mut settled = Box::pin(queue.settled());
+        assert!(is_pending(&mut settled).await);
+        go.send(()).unwrap();
+        asked.await.unwrap();
+        settled.await;
     }
 
     #[tokio::test]

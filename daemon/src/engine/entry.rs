@@ -62,6 +62,14 @@ impl Entry {
         Arc::clone(&self.view.borrow())
     }
 
+    /// Returns the container as it stands, once a start that is on its way is done: its process may be known to clients already.
+    pub async fn settled(&self) -> Arc<Container> {
+        if !self.view().state.is_running() {
+            self.queue.settled().await;
+        }
+        self.view()
+    }
+
     /// Returns a receiver that sees every later change (or the last of several).
     pub fn subscribe(&self) -> watch::Receiver<Arc<Container>> {
         self.view.subscribe()

@@ -102,9 +102,13 @@ impl Engine {
     ///
     /// # Errors
     /// If the container does not run, or the request makes no sense.
-    pub fn exec_create(&self, reference: &ContainerRef, config: ExecConfig) -> Result<ExecId> {
+    pub async fn exec_create(
+        &self,
+        reference: &ContainerRef,
+        config: ExecConfig,
+    ) -> Result<ExecId> {
         let entry = self.entry(reference)?;
-        if matches!(entry.view().state, crate::container::State::Paused { .. }) {
+        if matches!(entry.settled().await.state, crate::container::State::Paused { .. }) {
             // Here, unlike at the start, Docker names the container as the client did.
             let text =
                 format!("Container {} is paused, unpause the container before exec", reference.0);

@@ -52,11 +52,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Self::logs`].
-    pub fn growing_log(
+    pub async fn growing_log(
         &self,
         reference: &ContainerRef,
         options: LogOptions,
     ) -> Result<Option<GrowingLog>> {
+        self.entry(reference)?.settled().await;
         let container = self.readable_log(reference)?;
         let record = &container.record;
         let task = self.task_dir(&record.id);

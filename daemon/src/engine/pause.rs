@@ -83,7 +83,7 @@ impl Engine {
     /// If it does not run.
     pub async fn resize(&self, reference: &ContainerRef, height: u32, width: u32) -> Result<()> {
         let entry = self.entry(reference)?;
-        entry.view().state.decide(Command::Resize).map_err(|why| refusal(&entry, why))?;
+        entry.settled().await.state.decide(Command::Resize).map_err(|why| refusal(&entry, why))?;
         // Without a terminal there is nothing to be resized, and Docker says nothing.
         if entry.view().record.config.tty {
             let mut client = Client::connect(&self.task_dir(&entry.id)).await?;

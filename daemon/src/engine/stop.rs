@@ -26,7 +26,7 @@ impl Engine {
     /// `AlreadySo` if it does not run.
     pub async fn stop(&self, reference: &ContainerRef, options: StopOptions) -> Result<()> {
         let entry = self.entry(reference)?;
-        if entry.view().state.decide(Command::Stop).is_err() {
+        if entry.settled().await.state.decide(Command::Stop).is_err() {
             return Err(Error::new(Kind::AlreadySo, "container is already stopped"));
         }
         let (engine, name) = (self.clone(), reference.0.clone());
@@ -135,6 +135,7 @@ impl Engine {
     pub async fn kill(&self, reference: &ContainerRef, signal: i32) -> Result<()> {
         let entry = self.entry(reference)?;
         let engine = self.clone();
+        entry.settled().await;
         let killing = tokio::spawn(async move { engine.kill_task(&entry, signal).await });
         killing.await.map_err(Error::lost)?
     }

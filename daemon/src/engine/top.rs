@@ -33,7 +33,7 @@ impl Engine {
     pub async fn top(&self, reference: &ContainerRef, args: &str) -> Result<Table> {
         let args = if args.is_empty() { DEFAULT_ARGS } else { args }.to_owned();
         check_args(&args)?;
-        let container = self.container(reference)?;
+        let container = self.entry(reference)?.settled().await;
         let id = &container.record.id;
         container.state.decide(Command::Inspect).map_err(|why| {
             let text = match why {
