@@ -14,10 +14,10 @@ use std::{
     time::Duration,
 };
 
+use cleat_proto::log::Reader;
 use tokio::sync::Notify;
 
 use crate::descriptor::Descriptor;
-use crate::logger::{Source, reader::LogFile};
 
 /// How far a client may fall behind before it is dropped.
 const CAPACITY_BYTES: u64 = 64 * 1024 * 1024;
@@ -59,12 +59,9 @@ pub type Unfinished = tokio::sync::mpsc::Sender<std::convert::Infallible>;
 
 /// What the emptying task does before it empties anything.
 pub struct Replay {
-    pub files: Vec<LogFile>,
-    /// What the log does not hold yet, by stream.
-    pub pending: Vec<(Source, Vec<u8>)>,
-    pub framed: bool,
-    pub stdout: bool,
-    pub stderr: bool,
+    pub log: Option<Reader>,
+    /// What the log does not hold yet, as it goes to the client.
+    pub pending: Vec<u8>,
 }
 
 impl Backlog {
@@ -241,34 +238,18 @@ impl Ring {
 
 impl Replay {
     async fn send(self, socket: &Descriptor) -> io::Result<()> {
-        let Self { files, pending, framed, stdout, stderr } = self;
-        let wanted = |source| if source == Source::Stdout { stdout } else { stderr };
-        for (source, text) in files.into_iter().flat_map(LogFile::records) {
-            if wanted(source) {
-                send_record(socket, framed, source, text.as_bytes()).await?;
+        if let Some(mut log) = self.log {
+            loop {
+                let piece = log.piece()?;
+                socket.write_all(&piece.bytes).await?;
+                tokio::task::consume_budget().await;
+                if piece.caught_up {
+                    break;
+                }
             }
         }
-        for (source, bytes) in pending {
-            if wanted(source) && !bytes.is_empty() {
-                send_record(socket, framed, source, &bytes).await?;
-            }
-        }
-        Ok(())
+        socket.write_all(&self.pending).await
     }
-}
-
-async fn send_record(
-    socket: &Descriptor,
-    framed: bool,
-    source: Source,
-    bytes: &[u8],
-) -> io::Result<()> {
-    if framed {
-        socket.write_all(&crate::attach::frame_header(source, bytes.len())).await?;
-    }
-    socket.write_all(bytes).await?;
-    tokio::task::consume_budget().await;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use cleat_proto::log::LogOptions;
 use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice};
 use tokio::{
     io::Interest,
@@ -217,14 +218,21 @@ impl Output {
 
     fn replay(&self, client: &Client) -> Replay {
         let log = self.log.as_ref();
-        let pending = |source| log.map(|log| (source, log.pending(source).to_vec()));
-        Replay {
-            files: log.map(JsonFile::open_all).unwrap_or_default(),
-            pending: [Source::Stdout, Source::Stderr].into_iter().filter_map(pending).collect(),
-            framed: client.framed,
-            stdout: client.stdout,
-            stderr: client.stderr,
+        let (stdout, stderr) = (client.stdout, client.stderr);
+        let options = LogOptions { stdout, stderr, ..LogOptions::default() };
+        let mut pending = Vec::new();
+        for source in [Source::Stdout, Source::Stderr] {
+            let text = log.map_or(&[][..], |log| log.pending(source));
+            if client.wants(source) && !text.is_empty() {
+                if client.framed {
+                    pending.extend(frame_header(source, text.len()));
+                }
+                pending.extend(text);
+            }
         }
+        // One that cannot be read is to the client as one that is not there.
+        let log = log.and_then(|log| log.reader(options, !client.framed).ok());
+        Replay { log, pending }
     }
 
     /// Reads one input until it is empty for now, has ended, or others should get a turn.

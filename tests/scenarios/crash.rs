@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::net::UnixStream,
     process::{Child, Stdio},
 };
 
@@ -360,6 +361,21 @@ fn a_daemon_that_is_told_to_stop_leaves_containers_running() {
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
     daemon.spawn();
     assert_eq!(daemon.inspect("on", ".State.Pid"), pid);
+}
+
+#[test]
+fn a_follower_that_knows_no_chunks_gets_the_bytes_alone() {
+    let daemon = TestDaemon::with_busybox();
+    let script = "echo one; sleep 1000";
+    daemon.docker(["run", "-dt", "--name", "talker", "busybox", "sh", "-c", script]).ok();
+    let mut old = UnixStream::connect(daemon.path("cleat.sock")).unwrap();
+    old.write_all(b"GET /containers/talker/logs?stdout=1&follow=1 HTTP/1.0\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(old).lines().map(|line| line.unwrap());
+    assert_eq!(lines.next().unwrap(), "HTTP/1.1 200 OK");
+    assert!(lines.by_ref().any(|line| line == "Connection: close" || line == "connection: close"));
+    assert!(lines.by_ref().any(|line| line == "one"), "the log, raw");
+    daemon.docker(["rm", "-f", "talker"]).ok();
+    assert_eq!(lines.next(), None, "the end of the run is the end of the connection");
 }
 
 #[test]

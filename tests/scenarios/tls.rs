@@ -105,6 +105,17 @@ fn a_client_with_a_certificate_comes_in() {
         let many =
             secured.client(&client, &verify, ["run", "--rm", "busybox", "seq", "20000"]).ok();
         assert_eq!(many.lines().count(), 20000);
+        // So does a log that is followed, which the shim sends.
+        let talk = "echo one; sleep 0.2; echo two";
+        secured
+            .client(
+                &client,
+                &verify,
+                ["run", "-d", "--name", "talker", "busybox", "sh", "-c", talk],
+            )
+            .ok();
+        assert_eq!(secured.client(&client, &verify, ["logs", "-f", "talker"]).ok(), "one\ntwo");
+        secured.client(&client, &verify, ["rm", "talker"]).ok();
         assert_eq!(secured.client(&client, &["--tls"], ["ps", "-aq"]).ok(), "");
     }
 }

@@ -8,7 +8,8 @@ export PATH=$PWD/target/tools/usr/bin:$PWD/target/tools/bin:$PATH RUST_BACKTRACE
 export TMPDIR=/var/tmp
 before=$(find /sys/fs/cgroup -name 'cleat*' | sort)
 failed=
-skip=(--skip two_hundred_megabytes --skip twenty_times --skip between_any_two_steps --skip fault:: --skip registry:: --skip never_reads)
+skip=(--skip two_hundred_megabytes --skip twenty_times --skip between_any_two_steps --skip fault:: --skip registry --skip store::
+  --skip others_read_what_we_save --skip never_reads)
 for one in ${*:-cleat_runc:cgroup:: containerd_shim_cleat_v1 errors events exec isolation lifecycle limits \
   mounts rootless security systemd terminal task garbage ctr scenarios}; do
   name=${one%%:*} filter=

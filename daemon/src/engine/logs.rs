@@ -38,7 +38,7 @@ impl Engine {
     /// # Errors
     /// If there is no such container, or its driver keeps nothing that could be read.
     pub fn logs(&self, reference: &ContainerRef, options: LogOptions) -> Result<LogReader> {
-        let container = self.readable_log(reference)?;
+        let container = readable(self.container(reference)?)?;
         let (path, tty) = (self.log_path(&container.record.id), container.record.config.tty);
         let reader = Reader::open(&path, options, tty, false);
         let reader = reader.map_err(|error| {
@@ -57,26 +57,25 @@ impl Engine {
         reference: &ContainerRef,
         options: LogOptions,
     ) -> Result<Option<GrowingLog>> {
-        self.entry(reference)?.settled().await;
-        let container = self.readable_log(reference)?;
+        let container = readable(self.entry(reference)?.settled().await)?;
         let record = &container.record;
         let task = self.task_dir(&record.id);
         let tty = record.config.tty;
         Ok(container.state.is_running().then_some(GrowingLog { tty, task, options }))
     }
+}
 
-    fn readable_log(&self, reference: &ContainerRef) -> Result<Arc<Container>> {
-        let container = self.container(reference)?;
-        if matches!(container.state, State::Dead | State::Removing) {
-            let text = "can not get logs from container which is dead or marked for removal";
-            return Err(Error::new(Kind::Conflict, text));
-        }
-        if container.record.host_config.log_config.kind == "none" {
-            let text = "configured logging driver does not support reading";
-            return Err(Error::new(Kind::NotImplemented, text));
-        }
-        Ok(container)
+/// Refuses a container whose log cannot be read.
+fn readable(container: Arc<Container>) -> Result<Arc<Container>> {
+    if matches!(container.state, State::Dead | State::Removing) {
+        let text = "can not get logs from container which is dead or marked for removal";
+        return Err(Error::new(Kind::Conflict, text));
     }
+    if container.record.host_config.log_config.kind == "none" {
+        let text = "configured logging driver does not support reading";
+        return Err(Error::new(Kind::NotImplemented, text));
+    }
+    Ok(container)
 }
 
 impl LogReader {

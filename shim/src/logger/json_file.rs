@@ -11,7 +11,10 @@ use std::{
     time::SystemTime,
 };
 
-use cleat_proto::{log::MAX_RECORD_BYTES, shim_v1};
+use cleat_proto::{
+    log::{LogOptions, MAX_RECORD_BYTES, Reader},
+    shim_v1,
+};
 
 use super::{
     Source,
@@ -121,9 +124,12 @@ impl JsonFile {
         false
     }
 
-    /// Returns the files as a reader wants them, oldest first, opened now so that no rotation comes between.
-    pub fn open_all(&self) -> Vec<super::reader::LogFile> {
-        super::reader::open_all(&self.path, self.limits.max_files)
+    /// Opens the log as it is now: what is written or rotated later changes nothing for the reader.
+    ///
+    /// # Errors
+    /// An I/O error of a log file.
+    pub fn reader(&self, options: LogOptions, is_raw: bool) -> io::Result<Reader> {
+        Reader::open(&self.path, options, is_raw, false)
     }
 
     /// Feeds a waiting partial line; returns what is left of `data`.

@@ -2,7 +2,6 @@
 
 pub mod clock;
 pub mod json_file;
-pub mod reader;
 pub mod rotation;
 
 /// One of the two output streams. What comes from a terminal counts as stdout.
