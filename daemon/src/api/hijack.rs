@@ -166,8 +166,9 @@ struct Watch {
 fn has_event(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
     let mut fds = [PollFd::new(fd, flags)];
     let ready = poll(&mut fds, PollTimeout::ZERO);
-    let seen = fds[0].revents().unwrap_or(PollFlags::empty());
-    ready.is_ok() && seen.intersects(flags | PollFlags::POLLERR | PollFlags::POLLNVAL)
+    let wanted = flags | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    // None are flags that the library has no name for, of which POLLRDHUP alone was asked for.
+    ready.is_ok() && fds[0].revents().is_none_or(|seen| seen.intersects(wanted))
 }
 
 fn into_fd(stream: Stream) -> io::Result<OwnedFd> {
@@ -323,5 +324,37 @@ impl AsyncWrite for Socket {
             Some(stream) => Pin::new(stream).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+
+    /// In a thread of its own: a loop that never waits could not be stopped by a timer.
+    #[test]
+    fn a_client_of_tcp_that_hangs_up_with_something_unread_is_gone() {
+        let (say, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                let socket = Socket::new(Stream::Tcp(listener.accept().await.unwrap().0));
+                let mut gone = Box::pin(socket.gone());
+                client.write_all(b"more").await.unwrap();
+                tokio::select! {
+                    biased;
+                    () = &mut gone => panic!("it is there"),
+                    () = tokio::task::yield_now() => {}
+                }
+                drop(client);
+                gone.await;
+                say.send(()).unwrap();
+            });
+        });
+        said.recv_timeout(Duration::from_secs(20)).unwrap();
     }
 }
