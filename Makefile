@@ -32,9 +32,8 @@ VM ?= ../shared/tools/vm.sh
 VM_BUDGET ?= 600
 test-vm:
 	tests/tools.sh
-	cargo build --workspace
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile small --target $(TARGET) -p cleat-runc
-	VM=$(abspath $(VM)) SMALL=$(SMALL) timeout --foreground $(VM_BUDGET) tests/vm/run.sh $(VM_PARTS)
+	$(MAKE) build
+	VM=$(abspath $(VM)) RELEASE=$(RELEASE) SMALL=$(SMALL) timeout --foreground $(VM_BUDGET) tests/vm/run.sh $(VM_PARTS)
 
 demo: build
 	tests/tools.sh

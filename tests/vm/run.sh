@@ -1,10 +1,11 @@
 #!/bin/bash
 # What this host may be unable to show, in a virtual machine with systemd and cgroup v2 alone: `make test-vm`.
-# VM is the script that runs it: start, stop, reboot, cut (of the power), exec COMMAND; VM_SHARE is seen in it as /share.
+# VM is the script that runs it: start, stop, reset (of its disk), reboot, cut (of the power), exec COMMAND; VM_SHARE is seen in it
+# as /share.
 # What to run may be named: tests service reboot cut.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export VM_SHARE=$PWD/target/vm VM_CPUS=${VM_CPUS:-2} VM_MEM=${VM_MEM:-2048}
+export VM_SHARE=$PWD/target/vm VM_CPUS=${VM_CPUS:-2} VM_MEM=${VM_MEM:-2048} VM_NAME=${VM_NAME:-cleat}
 here=$PWD
 # In the background, so that the end of the budget (SIGTERM) is heard at once.
 guest() { "$VM" exec "cd $here && $*" & wait $!; }
@@ -15,8 +16,11 @@ SECONDS=0
 step boot
 trap '"$VM" stop' EXIT
 trap 'echo "out of time"; exit 1' TERM
+# What a run that was cut off left on its disk is no part of this one.
+"$VM" stop
+"$VM" reset
 "$VM" start
-"$VM" exec "mkdir -p $here && mountpoint -q $here/target/vm && umount $here/target/vm; rm -rf $here/* && tar -C $here -xf /share/tree.tar"
+"$VM" exec "mkdir -p $here && tar -C $here -xf /share/tree.tar"
 failed=
 for part in ${*:-tests service reboot cut}; do
   step "$part"

@@ -9,9 +9,12 @@ mkdir -p "$tree/target/debug/deps" "$tree/target/tools/usr/bin" "$tree/target/to
 
 cargo test --no-run -p cleat-runc -p containerd-shim-cleat-v1 -p cleat-tests 2>&1 | tee target/vm/build.log >&2
 tests=$(sed -n 's/.*Executable .*(\(.*\))/\1/p' target/vm/build.log)
-for program in target/debug/{cleatd,cleat,cleat-runc,containerd-shim-cleat-v1} "$SMALL/cleat-runc" $tests; do
+for program in $tests; do
   strip -o "$tree/$program" "$program"
 done
+# The programs are those of a release, where the tests look for theirs: emulation makes unoptimised ones several times slower.
+cp "$SMALL/cleat-runc" "$tree/$SMALL/"
+cp "$RELEASE"/{cleatd,cleat} "$SMALL"/{cleat-runc,containerd-shim-cleat-v1} "$tree/target/debug/"
 for tool in busybox docker containerd ctr; do
   from=$(ls -d target/tools/{bin,usr/bin}/$tool "$(command -v $tool)" 2>/dev/null | head -n 1 || true)
   [ $tool = busybox ] && to=bin || to=usr/bin
@@ -19,7 +22,5 @@ for tool in busybox docker containerd ctr; do
 done
 cp -r tests/vm "$tree/tests/"
 cp -r deploy "$tree/"
-# The units and the programs as `make install` puts them; unoptimised ones do here.
-make -s -o build install RELEASE=target/debug SMALL=target/debug DESTDIR="$PWD/$tree/install"
-strip "$tree"/install/usr/bin/*
+make -s -o build install DESTDIR="$PWD/$tree/install"
 tar -C "$tree" -cf target/vm/tree.tar .
