@@ -86,6 +86,8 @@ pub struct Config {
     pub stop_containers: bool,
     /// How long that may take.
     pub shutdown_timeout: std::time::Duration,
+    /// `image-gc-days` and `image-gc-disk-percent`.
+    pub image_gc: crate::gc::Policy,
     /// `label`: what `/info` shows.
     pub labels: Vec<String>,
     /// `registry-mirrors`.
@@ -117,6 +119,7 @@ impl Config {
             shm_size_bytes: told.shm_size_bytes,
             stop_containers: told.stop_containers,
             shutdown_timeout: told.shutdown_timeout,
+            image_gc: told.image_gc,
             labels: told.labels,
             registry_mirrors: told.registry_mirrors,
             insecure_registries: told.insecure_registries,
@@ -284,6 +287,7 @@ fn check(raw: File) -> Result<Config, Error> {
         ulimits: raw.default_ulimits.clone().unwrap_or_default().into_values().collect(),
         stop_containers: stop_containers(&raw)?,
         shutdown_timeout: std::time::Duration::from_secs(shutdown_timeout),
+        image_gc: image_gc(&raw)?,
         labels: labels(&raw)?,
         registry_mirrors: mirrors(&raw)?,
         insecure_registries: raw.insecure_registries.clone().unwrap_or_default(),
@@ -468,6 +472,23 @@ fn stop_containers(raw: &File) -> Result<bool, Error> {
     }
 }
 
+fn image_gc(raw: &File) -> Result<crate::gc::Policy, Error> {
+    let (days, percent) = (raw.image_gc_days.unwrap_or(0), raw.image_gc_disk_percent.unwrap_or(0));
+    let days = u32::try_from(days).map_err(|_| {
+        invalid(format_args!("invalid image-gc-days {days}: it must be a number of days, or 0"))
+    })?;
+    let percent = u8::try_from(percent).ok().filter(|percent| *percent < 100).ok_or_else(|| {
+        invalid(format_args!(
+            "invalid image-gc-disk-percent {percent}: it must be from 1 to 99, or 0"
+        ))
+    })?;
+    let day = std::time::Duration::from_secs(24 * 3600);
+    Ok(crate::gc::Policy {
+        max_unused: (days > 0).then(|| day * days),
+        disk_percent: Some(percent).filter(|percent| *percent > 0),
+    })
+}
+
 fn labels(raw: &File) -> Result<Vec<String>, Error> {
     let labels = raw.labels.clone().unwrap_or_default();
     match labels.iter().find(|label| !label.contains('=')) {
@@ -582,6 +603,28 @@ mod tests {
         ] {
             let error = mirror(text).map(|_| ()).unwrap_err();
             assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn images_stay_unless_the_options_say_otherwise() {
+        let policy = |text: &str| parsed(text).unwrap().image_gc;
+        assert_eq!(policy("{}"), crate::gc::Policy::default());
+        assert_eq!(
+            policy(r#"{"image-gc-days":0,"image-gc-disk-percent":0}"#),
+            crate::gc::Policy::default()
+        );
+        let both = policy(r#"{"image-gc-days":30,"image-gc-disk-percent":85}"#);
+        assert_eq!(both.max_unused, Some(std::time::Duration::from_secs(30 * 24 * 3600)));
+        assert_eq!(both.disk_percent, Some(85));
+        for days in ["-1", "4294967296"] {
+            let why = format!("invalid image-gc-days {days}: it must be a number of days, or 0");
+            refused(&format!(r#"{{"image-gc-days":{days}}}"#), &why);
+        }
+        for percent in ["-1", "100", "300"] {
+            let why =
+                format!("invalid image-gc-disk-percent {percent}: it must be from 1 to 99, or 0");
+            refused(&format!(r#"{{"image-gc-disk-percent":{percent}}}"#), &why);
         }
     }
 

@@ -77,6 +77,7 @@ pub async fn run(config: Config, flags: Flags, log: LogLevel) -> Result<(), Box<
     let stop = CancellationToken::new();
     let server =
         tokio::spawn(api::server::serve(api::router(engine.clone()), listeners, stop.clone()));
+    let collecting = tokio::spawn(engine.clone().collect_images());
     notify(&[NotifyState::Ready]);
     tracing::info!("the API is served");
 
@@ -90,6 +91,7 @@ pub async fn run(config: Config, flags: Flags, log: LogLevel) -> Result<(), Box<
     notify(&[NotifyState::Stopping]);
     tracing::info!("the daemon ends");
     stop.cancel();
+    collecting.abort();
     engine.shut_down().await;
     server.await?;
     remove_own(&pidfile, &hosts);

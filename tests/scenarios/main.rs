@@ -9,6 +9,7 @@ mod exec;
 mod fault;
 mod health;
 mod image;
+mod image_gc;
 mod lifecycle;
 mod network;
 mod registry;

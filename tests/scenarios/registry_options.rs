@@ -33,7 +33,7 @@ fn write_hosts(etc: &tempfile::TempDir, registry: &str, text: &str) {
 }
 
 /// Makes the daemon read its options again, and waits until it has.
-fn reload(daemon: &TestDaemon) {
+pub(super) fn reload(daemon: &TestDaemon) {
     let mut events = daemon
         .docker_command()
         .args(["events", "--filter", "type=daemon", "--since", "0"])

@@ -1,12 +1,16 @@
 //! Images through damage, a killed daemon and a full disk.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use cleat_tests::{Options, Registry, TestDaemon, run, wait_for};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// The directories of layers that have this file.
-fn layers_with(daemon: &TestDaemon, file: &str) -> Vec<PathBuf> {
+pub(super) fn layers_with(daemon: &TestDaemon, file: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(daemon.path("root/snapshots")).unwrap().flatten();
     let is_layer = |path: &PathBuf| {
         path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u64>().is_ok())
@@ -129,10 +133,10 @@ fn a_daemon_killed_at_any_step_of_a_load_has_whole_images_only() {
 }
 
 /// A small filesystem of a test's own.
-struct SmallDisk(tempfile::TempDir);
+pub(super) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn new(mebibytes: u32) -> Self {
+    pub(super) fn new(mebibytes: u32) -> Self {
         let dir = tempfile::Builder::new().prefix("small-").tempdir().unwrap();
         let options = format!("size={mebibytes}m");
         let (none, options) = (None::<&str>, Some(options.as_str()));
@@ -140,18 +144,27 @@ impl SmallDisk {
         Self(dir)
     }
 
-    fn free(&self) -> u64 {
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(super) fn free(&self) -> u64 {
         let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
         stat.blocks_available() * stat.fragment_size()
     }
 
+    pub(super) fn taken_percent(&self) -> u64 {
+        let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        (stat.blocks() - stat.blocks_available()) * 100 / stat.blocks()
+    }
+
     /// Takes all but so many bytes.
-    fn fill(&self, but: u64) {
+    pub(super) fn fill(&self, but: u64) {
         let bytes = vec![0; usize::try_from(self.free().saturating_sub(but)).unwrap()];
         fs::write(self.0.path().join("filler"), bytes).unwrap();
     }
 
-    fn empty(&self) {
+    pub(super) fn empty(&self) {
         fs::remove_file(self.0.path().join("filler")).unwrap();
     }
 }

@@ -226,6 +226,12 @@ impl TestDaemon {
         process.wait().expect("a child can be waited for");
     }
 
+    /// Whether the daemon has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let process = self.process.as_mut().expect("the daemon was started");
+        process.try_wait().expect("a child can be waited for").is_some()
+    }
+
     /// Waits until the daemon has ended by itself, as a fault point makes it.
     pub fn wait_dead(&mut self) {
         let mut process = self.process.take().expect("the daemon was started");

@@ -131,6 +131,10 @@ file! {
     stop_containers: bool = "stop-containers",
     live_restore: bool = "live-restore",
     shutdown_timeout: i64 = "shutdown-timeout",
+    /// Our own: images that no container uses go when they were not used for so many days; 0 is never.
+    image_gc_days: i64 = "image-gc-days",
+    /// Our own: they go, the one unused for the longest first, while the disk is fuller than that; 0 is never.
+    image_gc_disk_percent: i64 = "image-gc-disk-percent",
     labels: Vec<String> = "labels",
     registry_mirrors: Vec<String> = "registry-mirrors",
     insecure_registries: Vec<String> = "insecure-registries",

@@ -201,6 +201,9 @@ impl Flags {
             stop_containers: flags.stop_containers,
             live_restore: flags.live_restore,
             shutdown_timeout: flags.shutdown_timeout,
+            // In the file alone.
+            image_gc_days: None,
+            image_gc_disk_percent: None,
             labels: list(flags.labels),
             registry_mirrors: list(flags.registry_mirrors),
             insecure_registries: list(flags.insecure_registries),

@@ -88,7 +88,7 @@ impl Engine {
     async fn set_image_aside(&self, checked: &Checked) -> Result<()> {
         let checked = checked.clone();
         self.blocking(move |engine| {
-            Ok(engine.images().set_aside(&checked, &engine.image_uses())?)
+            Ok(engine.images().set_aside(&checked, &|| engine.image_uses())?)
         })
         .await
     }
@@ -118,7 +118,7 @@ impl Engine {
             if is_remote {
                 return Ok((Outcome::Kept, format!("{reason}; try again, or pull it")));
             }
-            engine.images().give_up(&key, &uses)?;
+            engine.images().give_up(&key, &|| engine.image_uses())?;
             Ok((Outcome::Dropped, format!("{reason}: load, import or build it again")))
         })
         .await

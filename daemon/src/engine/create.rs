@@ -11,7 +11,7 @@ use super::{
 use crate::{
     container::{Container, Phase, Record, Run, State, mount_point, names::ContainerRef},
     event::now_nanos,
-    image::Image,
+    image::{Image, Images},
     metadata, network,
 };
 
@@ -176,6 +176,7 @@ impl Engine {
         let stored = Arc::clone(&record);
         let committed = self.0.database.write(move |tx| {
             tx.put(CONTAINERS, stored.id.as_str(), &stored)?;
+            note_image_uses(tx, &stored)?;
             if noted {
                 tx.delete(CREATING, stored.id.as_str());
             }
@@ -273,6 +274,19 @@ impl Engine {
         // What an earlier run emptied stays empty.
         if record.run.started_at_nanos == 0 { self.fill_volumes(record) } else { Ok(()) }
     }
+}
+
+/// Notes that the images of a container are used now: that it was made of, and those that it mounts.
+pub(super) fn note_image_uses(
+    tx: &mut metadata::Transaction,
+    record: &Record,
+) -> Result<(), metadata::Error> {
+    let mounted = record.mounts.iter().filter_map(|mount| match &mount.source {
+        mount_point::Source::Image { id, .. } => Some(id),
+        _ => None,
+    });
+    let mut images = mounted.chain([&record.image_id]).filter(|id| !id.is_empty());
+    images.try_for_each(|id| Images::note_use(tx, id))
 }
 
 /// Reads the chain id of a record's topmost layer.

@@ -127,7 +127,7 @@ impl Engine {
         Ok((removed, bytes))
     }
 
-    fn publish_removed(&self, image: &Image, removed: &[Removed]) {
+    pub(super) fn publish_removed(&self, image: &Image, removed: &[Removed]) {
         for one in removed {
             let (id, action) = match one {
                 Removed::Name(id, _) => (id, "untag"),

@@ -22,6 +22,7 @@ mod exit;
 pub mod fault;
 mod health;
 mod image;
+mod image_gc;
 mod index;
 pub mod info;
 mod log_orders;
@@ -104,6 +105,8 @@ struct Inner {
     index: RwLock<Index>,
     shims: task::launch::Shims,
     execs: exec::Execs,
+    /// Asks for a look at what images are to go.
+    collect: tokio::sync::Notify,
     host: Host,
     /// SIGTERM has come: what ends now is not restarted or removed by us.
     shutting_down: AtomicBool,
@@ -174,6 +177,7 @@ impl Engine {
             index: RwLock::default(),
             shims: task::launch::Shims::default(),
             execs: exec::Execs::default(),
+            collect: tokio::sync::Notify::new(),
             host: Host::look(),
             shutting_down: AtomicBool::new(false),
         })))
@@ -199,6 +203,7 @@ impl Engine {
         let config = Arc::clone(&options.config);
         drop(options);
         self.images().limit_transfers(config.max_downloads, config.max_uploads);
+        self.0.collect.notify_one();
         self.say_reloaded(&config);
     }
 

@@ -262,7 +262,7 @@ impl Engine {
                 }
             }
             engine.sweep_runtimes();
-            engine.0.images.sweep(&engine.image_uses())?;
+            engine.0.images.sweep(&|| engine.image_uses())?;
             engine.0.images.sweep_blobs()?;
             Ok::<_, Error>(())
         });

@@ -13,7 +13,6 @@ use crate::{
         state::{Action, Command, Refusal},
     },
     image::Use,
-    metadata,
 };
 
 impl Engine {
@@ -146,10 +145,10 @@ impl Engine {
     fn forget(&self, record: Arc<Record>) {
         let engine = self.clone();
         tokio::spawn(async move {
-            let id = record.id.clone();
+            let gone = Arc::clone(&record);
             let deleted = engine.0.database.write(move |tx| {
-                tx.delete(CONTAINERS, id.as_str());
-                Ok::<_, metadata::Error>(())
+                tx.delete(CONTAINERS, gone.id.as_str());
+                super::create::note_image_uses(tx, &gone)
             });
             if let Err(error) = deleted.await {
                 tracing::error!(container = %record.id, %error, "cannot delete a record");
@@ -167,7 +166,7 @@ impl Engine {
         }
         let engine = self.clone();
         let swept = tokio::task::spawn_blocking(move || {
-            engine.0.images.sweep(&engine.image_uses()).map_err(Error::from)
+            engine.0.images.sweep(&|| engine.image_uses()).map_err(Error::from)
         });
         if let Err(error) = swept.await.map_err(Error::lost).flatten() {
             tracing::error!(error = error.whole(), "cannot remove layers that nothing refers to");

@@ -9,6 +9,7 @@ mod blobs;
 mod bound;
 mod changes;
 mod check;
+mod collect;
 mod commit;
 pub mod config;
 mod import;
@@ -39,6 +40,7 @@ use crate::{
 };
 
 pub use check::{Checked, Problem};
+pub use collect::Collected;
 pub use commit::Commit;
 pub use config::{History, ImageConfig};
 pub use import::Import;

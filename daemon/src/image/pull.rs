@@ -170,6 +170,7 @@ impl Images {
     }
 
     fn name_all(&self, image: &Image, names: Vec<Reference>) -> Result<Arc<Image>, Error> {
+        self.touch(image.id.as_str());
         for name in names {
             self.tag(&image.id, name)?;
         }

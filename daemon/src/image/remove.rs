@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cleat_proto::digest::{ChainId, ImageId};
 
-use super::{Error, Image, Images, Reference, Use, reference::ImageRef};
+use super::{Error, Image, Images, Reference, Use, reference::ImageRef, store::Turn};
 
 /// One thing that a removal did, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,7 @@ impl Images {
         options: RemoveOptions,
         uses: &dyn Fn() -> Vec<Use>,
     ) -> Result<Vec<Removed>, Error> {
+        let turn = self.turn();
         let image = self.resolve(text)?;
         let mut removed = Vec::new();
         let single = is_single(&image.references);
@@ -71,7 +72,7 @@ impl Images {
             let ImageRef::Named(reference) = ImageRef::parse(text)? else {
                 return Err(Error::NotFound(text.to_owned()));
             };
-            self.untag_one(&image, &reference.or_latest(), &mut removed)?;
+            self.untag_one(&turn, &image, &reference.or_latest(), &mut removed)?;
             let left = self.get(&image.id).map_or(0, |image| image.references.len());
             if left > 0 {
                 return Ok(removed);
@@ -85,12 +86,13 @@ impl Images {
             self.conflict(&image, consider, &uses())
                 .map_err(|conflict| conflict.error(&image.id))?;
         }
-        self.remove_image(&image.id, options, by_name, uses, &mut removed)?;
+        self.remove_image(&turn, &image.id, options, by_name, uses, &mut removed)?;
         Ok(removed)
     }
 
     fn untag_one(
         &self,
+        turn: &Turn<'_>,
         image: &Image,
         reference: &Reference,
         removed: &mut Vec<Removed>,
@@ -103,15 +105,16 @@ impl Images {
         if reference.digest.is_none() && others.iter().all(|other| other.tag.is_none()) {
             gone.extend(others.into_iter().cloned());
         }
-        self.untag(&gone)?;
+        self.untag(turn, &gone)?;
         removed
             .extend(gone.into_iter().map(|reference| Removed::Name(image.id.clone(), reference)));
         Ok(())
     }
 
     /// `quiet`: a conflict is no error, since what was asked for (a name, a child) is done.
-    fn remove_image(
+    pub(super) fn remove_image(
         &self,
+        turn: &Turn<'_>,
         id: &ImageId,
         options: RemoveOptions,
         quiet: bool,
@@ -119,9 +122,8 @@ impl Images {
         removed: &mut Vec<Removed>,
     ) -> Result<(), Error> {
         let Some(image) = self.get(id) else { return Ok(()) };
-        let users = uses();
         let consider = Consider { names: false, stopped: !options.force };
-        if let Err(conflict) = self.conflict(&image, consider, &users) {
+        if let Err(conflict) = self.conflict(&image, consider, &uses()) {
             let is_dangling = image.references.is_empty() && !self.has_children(id);
             if quiet && (!is_dangling || conflict.used) {
                 return Ok(());
@@ -130,7 +132,7 @@ impl Images {
         }
         let names = image.references.iter().cloned();
         removed.extend(names.map(|reference| Removed::Name(id.clone(), reference)));
-        let layers = self.delete(&image, &users)?;
+        let layers = self.delete(turn, &image, uses)?;
         removed.push(Removed::Image(id.clone()));
         removed.extend(layers.into_iter().map(Removed::Layer));
         match &image.parent {
@@ -140,7 +142,7 @@ impl Images {
                     return Ok(());
                 }
                 let options = RemoveOptions { force: false, ..options };
-                self.remove_image(parent, options, true, uses, removed)
+                self.remove_image(turn, parent, options, true, uses, removed)
             }
             _ => Ok(()),
         }
@@ -191,13 +193,19 @@ impl Images {
             self.list().into_iter().filter(|image| wanted(image)).collect();
         candidates.sort_by(|a, b| b.created.cmp(&a.created));
         for image in candidates {
+            // By now it may have a name, or a user.
+            let turn = self.turn();
+            if !self.get(&image.id).is_some_and(|image| wanted(&image)) {
+                continue;
+            }
             let users = uses();
             if users.iter().any(|user| user.image == image.id.as_str())
                 || self.has_children(&image.id)
             {
                 continue;
             }
-            self.remove_image(&image.id, RemoveOptions::default(), true, uses, &mut removed)?;
+            let options = RemoveOptions::default();
+            self.remove_image(&turn, &image.id, options, true, uses, &mut removed)?;
         }
         let busy = self.0.transfers.busy();
         let keep = |hex: &str| busy.iter().any(|digest| digest.hex() == hex);

@@ -26,10 +26,10 @@ impl Images {
     ///
     /// # Errors
     /// [`Error::Conflict`] if a running container stands on one of the layers; the store's.
-    pub fn set_aside(&self, found: &Checked, uses: &[Use]) -> Result<(), Error> {
+    pub fn set_aside(&self, found: &Checked, uses: &dyn Fn() -> Vec<Use>) -> Result<(), Error> {
         let _turn = self.turn();
         let broken: Vec<ChainId> = found.problems.iter().filter_map(broken_layer).collect();
-        for user in uses.iter().filter(|user| user.running) {
+        for user in uses().iter().filter(|user| user.running) {
             let Some(top) = &user.top_layer else { continue };
             let chain = self.snapshots().chain(top).unwrap_or_default();
             if let Some(layer) = chain.iter().find(|layer| broken.contains(&layer.chain_id)) {
@@ -78,7 +78,7 @@ impl Images {
     ///
     /// # Errors
     /// Those of the store.
-    pub fn give_up(&self, key: &str, uses: &[Use]) -> Result<(), Error> {
+    pub fn give_up(&self, key: &str, uses: &dyn Fn() -> Vec<Use>) -> Result<(), Error> {
         {
             let _turn = self.turn();
             let is_its = |id: &Result<ImageId, _>| id.as_ref().is_ok_and(|id| id.as_str() == key);
@@ -88,6 +88,7 @@ impl Images {
             let record = key.to_owned();
             self.0.database.write_blocking(move |tx: &mut Transaction| {
                 tx.delete(IMAGES, &record);
+                Self::forget_use(tx, &record);
                 names.iter().for_each(|name| tx.delete(REFERENCES, name));
                 Ok::<_, metadata::Error>(())
             })?;

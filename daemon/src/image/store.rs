@@ -22,6 +22,9 @@ use crate::{
 pub(super) const IMAGES: Table<ImageRecord> = Table::new("images");
 pub(super) const REFERENCES: Table<ImageId> = Table::new("references");
 
+/// The right to decide and to change the catalogue.
+pub(super) type Turn<'a> = MutexGuard<'a, ()>;
+
 /// What the database has of an image beside its configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImageRecord {
@@ -235,6 +238,7 @@ impl Images {
         let written = self.0.database.write_blocking(move |tx| {
             layers.iter().try_for_each(|layer| Snapshots::put(tx, layer))?;
             tx.put(IMAGES, stored.0.as_str(), &stored.1)?;
+            Self::note_use(tx, stored.0.as_str())?;
             keys.iter().try_for_each(|key| tx.put(REFERENCES, key, &stored.0))?;
             Ok::<_, metadata::Error>(())
         });
@@ -318,6 +322,7 @@ impl Images {
         let stored = id.clone();
         self.0.database.write_blocking(move |tx| {
             tx.put(IMAGES, stored.as_str(), &record)?;
+            Self::note_use(tx, stored.as_str())?;
             tx.put(REFERENCES, &key, &stored)
         })?;
         let mut catalog = self.write();
@@ -329,8 +334,7 @@ impl Images {
     }
 
     /// Takes names away.
-    pub(super) fn untag(&self, references: &[Reference]) -> Result<(), Error> {
-        let _turn = self.turn();
+    pub(super) fn untag(&self, _turn: &Turn<'_>, references: &[Reference]) -> Result<(), Error> {
         let keys: Vec<String> = references.iter().map(Reference::key).collect();
         self.0.database.write_blocking(move |tx| {
             keys.iter().for_each(|key| tx.delete(REFERENCES, key));
@@ -342,8 +346,12 @@ impl Images {
     }
 
     /// Removes an image's record and its names, and every layer that nothing refers to any more. Returns those, the topmost first.
-    pub(super) fn delete(&self, image: &Image, uses: &[Use]) -> Result<Vec<ChainId>, Error> {
-        let _turn = self.turn();
+    pub(super) fn delete(
+        &self,
+        _turn: &Turn<'_>,
+        image: &Image,
+        uses: &dyn Fn() -> Vec<Use>,
+    ) -> Result<Vec<ChainId>, Error> {
         let rest: Vec<Arc<Image>> =
             self.list().into_iter().filter(|other| other.id != image.id).collect();
         let garbage = self.garbage(&rest, uses);
@@ -351,6 +359,7 @@ impl Images {
         let (id, layers) = (image.id.clone(), garbage.clone());
         self.0.database.write_blocking(move |tx: &mut Transaction| {
             tx.delete(IMAGES, id.as_str());
+            Self::forget_use(tx, id.as_str());
             keys.iter().for_each(|key| tx.delete(REFERENCES, key));
             layers.iter().for_each(|layer| Snapshots::forget(tx, layer));
             Ok::<_, metadata::Error>(())
@@ -369,7 +378,7 @@ impl Images {
     ///
     /// # Errors
     /// [`Error::Metadata`], [`Error::Snapshot`], [`Error::Content`].
-    pub fn sweep(&self, uses: &[Use]) -> Result<(), Error> {
+    pub fn sweep(&self, uses: &dyn Fn() -> Vec<Use>) -> Result<(), Error> {
         let _turn = self.turn();
         let garbage = self.garbage(&self.list(), uses);
         if garbage.is_empty() {
@@ -395,18 +404,20 @@ impl Images {
                 self.0.content.remove(&digest)?;
             }
         }
+        self.sweep_uses(&named)?;
         Ok(self.sweep_known_blobs()?)
     }
 
-    fn garbage(&self, images: &[Arc<Image>], uses: &[Use]) -> Vec<ChainId> {
+    fn garbage(&self, images: &[Arc<Image>], uses: &dyn Fn() -> Vec<Use>) -> Vec<ChainId> {
         let mut roots: HashSet<ChainId> = self.0.snapshots.leased().into_iter().collect();
         roots.extend(self.read().damaged.values().flatten().cloned());
         roots.extend(images.iter().filter_map(|image| image.top_layer().cloned()));
-        roots.extend(uses.iter().filter_map(|user| user.top_layer.clone()));
+        // After the leases: a container's record is there before the lease of who makes it ends.
+        roots.extend(uses().into_iter().filter_map(|user| user.top_layer));
         gc::unreferenced(&self.0.snapshots.layers(), &roots)
     }
 
-    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn turn(&self) -> Turn<'_> {
         self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -19,6 +19,7 @@ use crate::{
     snapshot::Snapshots,
 };
 
+mod collect;
 mod power;
 
 struct Store {
@@ -345,7 +346,7 @@ fn an_image_in_use_stays() {
     store.remove_used(short, true, vec![user(false)]).unwrap();
     assert!(store.images.list().is_empty());
     assert_eq!(store.layer_dirs(), 1);
-    store.images.sweep(&[]).unwrap();
+    store.images.sweep(&Vec::new).unwrap();
     assert_eq!(store.layer_dirs(), 0);
 }
 
@@ -357,7 +358,7 @@ fn a_lease_keeps_layers_alive() {
     store.remove("a:1", false).unwrap();
     assert_eq!(store.layer_dirs(), 1);
     drop(lease);
-    store.images.sweep(&[]).unwrap();
+    store.images.sweep(&Vec::new).unwrap();
     assert_eq!(store.layer_dirs(), 0);
 }
 
@@ -372,7 +373,7 @@ fn a_damaged_image_does_not_keep_the_daemon_from_starting() {
     let ids: Vec<ImageId> = store.images.list().iter().map(|image| image.id.clone()).collect();
     assert_eq!(ids, std::slice::from_ref(&kept.id));
     // Nothing of it is thrown away, and bringing it once more heals it.
-    store.images.sweep(&[]).unwrap();
+    store.images.sweep(&Vec::new).unwrap();
     store.images.sweep_blobs().unwrap();
     assert_eq!((store.layer_dirs(), store.blobs()), (2, 2));
     let other = Store::new();

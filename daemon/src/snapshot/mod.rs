@@ -288,6 +288,20 @@ impl Snapshots {
         Some(stat.blocks_available() * stat.fragment_size())
     }
 
+    /// Returns how much of the filesystem of the layers is taken, in percent, as `df` has it; `None` if it does not say. What was
+    /// removed before is gone by then. Blocks.
+    pub fn taken_percent(&self) -> Option<u8> {
+        self.0.trash.wait();
+        // Some filesystems count what was removed only then.
+        let synced = merged::open_dir(&self.0.root)
+            .and_then(|root| crate::disk::sync_filesystem(root, &self.0.root));
+        if let Err(error) = synced {
+            tracing::warn!(%error, "the filesystem of the layers cannot be synced");
+        }
+        let stat = nix::sys::statvfs::statvfs(&self.0.root).ok()?;
+        percent(stat.blocks().saturating_sub(stat.blocks_free()), stat.blocks_available())
+    }
+
     fn active(&self, id: &ContainerId) -> PathBuf {
         self.0.root.join("active").join(id.as_str())
     }
@@ -320,6 +334,12 @@ impl Snapshots {
     fn next_number(&self) -> u64 {
         self.0.next.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// How much is taken of what there is for users, rounded up.
+fn percent(taken: u64, free: u64) -> Option<u8> {
+    let (taken, all) = (u128::from(taken), u128::from(taken) + u128::from(free));
+    u8::try_from((taken * 100).div_ceil(all.max(1))).ok()
 }
 
 fn make_private_dir(path: &Path) -> Result<(), Error> {

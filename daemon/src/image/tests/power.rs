@@ -34,7 +34,7 @@ fn start(root: &Path) -> Result<Images, Error> {
     let content = Content::open(&root.join("content"))?;
     let snapshots = Snapshots::open(&root.join("snapshots"), &database)?;
     let images = Images::open(database, content, snapshots)?;
-    images.sweep(&[])?;
+    images.sweep(&Vec::new)?;
     images.sweep_blobs()?;
     Ok(images)
 }
@@ -232,10 +232,37 @@ fn a_prune_survives_any_disk() {
         prepare: |images| {
             base(images);
             let image = import(images, "other:1", &[("f", b"1")]).unwrap();
-            images.untag(&image.references).unwrap();
+            images.untag(&images.turn(), &image.references).unwrap();
         },
         act: Box::new(|images| {
             images.prune(&|image| image.is_dangling(), &|| Vec::new()).map(drop)
+        }),
+        expected: vec!["base:1".into()],
+    };
+    case.survives_all();
+}
+
+#[test]
+fn what_a_policy_takes_survives_any_disk() {
+    let case = Case {
+        name: "collect",
+        prepare: |images| {
+            base(images);
+            let image = import(images, "other:1", &[("f", b"1")]).unwrap();
+            images.tag(&image.id, Reference::parse("another:1").unwrap()).unwrap();
+        },
+        act: Box::new(|images| {
+            let base = images.resolve("base:1")?;
+            let user = Use {
+                container: "c".repeat(64),
+                image: base.id.to_string(),
+                top_layer: base.top_layer().cloned(),
+                running: false,
+            };
+            let max_unused = Some(std::time::Duration::from_nanos(1));
+            let policy = crate::gc::Policy { max_unused, disk_percent: None };
+            let now = crate::event::now_nanos() + 1_000_000_000;
+            images.collect(policy, now, &|| vec![user.clone()], &mut |_| {})
         }),
         expected: vec!["base:1".into()],
     };
