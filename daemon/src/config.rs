@@ -142,7 +142,7 @@ impl Config {
             user_agent: format!(
                 "cleat/{} os/linux arch/{}",
                 env!("CARGO_PKG_VERSION"),
-                crate::image::host_architecture()
+                cleat_proto::platform::Platform::host().architecture
             ),
         }
     }

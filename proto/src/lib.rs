@@ -7,6 +7,7 @@ pub mod id;
 pub mod journal;
 pub mod kind;
 pub mod log;
+pub mod platform;
 pub mod shim;
 
 /// containerd's wire types, generated from `protos/containerd`. The modules follow the packages.

@@ -5,12 +5,12 @@ use crate::cli::{Arity, Call, Command};
 use crate::client::{Query, escape};
 use crate::error::Outcome;
 use crate::flags::{Kind, flag, short};
-use crate::opts::platform;
 use crate::output::format::Format;
 use crate::output::table::ellipsis;
 use crate::output::{time, units};
 use crate::print;
 use crate::value::{Record, Value};
+use cleat_proto::platform::Platform;
 
 pub static HISTORY: Command = Command {
     usage: "[OPTIONS] IMAGE",
@@ -44,7 +44,7 @@ async fn run(call: Call) -> Outcome {
     let flags = &call.flags;
     let mut query = Query::default();
     if !flags.text("platform").is_empty() {
-        let parsed = platform::parse(flags.text("platform"))
+        let parsed = Platform::parse(flags.text("platform"))
             .map_err(|reason| format!("invalid platform: {reason}"))?;
         query.add("platform", parsed.json());
     }

@@ -6,9 +6,9 @@ use crate::cli::{Arity, Call, Command};
 use crate::client::{Body, Query, escape};
 use crate::error::{Error, Outcome};
 use crate::flags::{Kind, flag, short};
-use crate::opts::platform;
 use crate::opts::reference::Reference;
 use crate::{go, print};
+use cleat_proto::platform::Platform;
 
 pub static TAG: Command = Command {
     usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
@@ -80,7 +80,7 @@ async fn rmi(call: Call) -> Outcome {
         query.add("noprune", "1");
     }
     for text in call.flags.list("platform") {
-        query.add("platforms", platform::parse(&text)?.json());
+        query.add("platforms", Platform::parse(&text).map_err(|reason| reason.to_string())?.json());
     }
     let client = call.client()?;
     let (mut failures, mut fatal) = (Vec::new(), false);
@@ -123,7 +123,7 @@ async fn save(call: Call) -> Outcome {
     let platform = call.flags.text("platform");
     if !platform.is_empty() {
         let parsed =
-            platform::parse(platform).map_err(|reason| format!("invalid platform: {reason}"))?;
+            Platform::parse(platform).map_err(|reason| format!("invalid platform: {reason}"))?;
         query.add("platform", parsed.json());
     }
     let output = OutputFile::open(call.flags.text("output"), "failed to save image")?;

@@ -1,5 +1,6 @@
 //! `import` and `load`: archives that become images.
 
+use cleat_proto::platform::Platform;
 use std::io::Read;
 
 use super::handler;
@@ -7,7 +8,6 @@ use crate::cli::{Arity, Call, Command};
 use crate::client::{Body, Query};
 use crate::error::{Error, Outcome};
 use crate::flags::{Kind, flag, short};
-use crate::opts::platform;
 use crate::opts::reference::Reference;
 use crate::output::progress::{self, Sink};
 use crate::{go, terminal};
@@ -81,7 +81,7 @@ async fn load(call: Call) -> Outcome {
     let platform = call.flags.text("platform");
     if !platform.is_empty() {
         let parsed =
-            platform::parse(platform).map_err(|reason| format!("invalid platform: {reason}"))?;
+            Platform::parse(platform).map_err(|reason| format!("invalid platform: {reason}"))?;
         query.add("platform", parsed.json());
     }
     let body = Body::Reader("application/x-tar", input);

@@ -8,11 +8,11 @@ use crate::cli::{Arity, Call, Command};
 use crate::client::{Body, Client, Error as ClientError, Query, escape};
 use crate::error::{Error, Outcome};
 use crate::flags::{Flag, Kind, flag, short};
-use crate::opts::platform;
 use crate::output::template::Template;
 use crate::output::{json, schema};
 use crate::value::Value;
 use crate::{go, print};
+use cleat_proto::platform::Platform;
 
 const FORMAT: Flag = short('f', "format", Kind::Text, "How to print it: 'json' or a Go template");
 
@@ -241,7 +241,12 @@ async fn container(call: Call) -> Outcome {
 async fn image(call: Call) -> Outcome {
     let mut query = Query::default();
     if !call.flags.text("platform").is_empty() {
-        query.add("platform", platform::parse(call.flags.text("platform"))?.json());
+        query.add(
+            "platform",
+            Platform::parse(call.flags.text("platform"))
+                .map_err(|reason| reason.to_string())?
+                .json(),
+        );
     }
     run(&call, async |client, name| Ok(fetch(client, Object::Image, name, &query).await?)).await
 }

@@ -9,6 +9,7 @@ use crate::flags::{Flag, Kind, flag, short};
 use crate::opts::reference::Reference;
 use crate::output::progress::{self, Sink};
 use crate::print;
+use cleat_proto::platform::Platform;
 
 static FLAGS: &[Flag] = &[
     short('a', "all-tags", Kind::Bool, "Take all tags of the repository"),
@@ -109,7 +110,7 @@ async fn push(call: Call) -> Outcome {
     if !platform.is_empty() {
         query.add(
             "platform",
-            crate::opts::platform::parse(platform)
+            Platform::parse(platform)
                 .map_err(|reason| format!("invalid platform: {reason}"))?
                 .json(),
         );

@@ -3,6 +3,7 @@
 //! The order of calls is docker's: create (pull if the image is missing), attach, wait, start, resize.
 
 use cleat_proto::docker::container::{BindOptions, Mount, StrSlice};
+use cleat_proto::platform::Platform;
 
 use super::container_flags::{CONTAINER, LIMITS, MORE_LIMITS};
 use super::foreground::{Foreground, check_tty, start};
@@ -195,7 +196,12 @@ async fn create_container(call: &Call, mut request: CreateRequest) -> Outcome<St
     let platform = platform(call);
     let mut query = Query::default().with_some("name", call.flags.text("name"));
     if !platform.is_empty() && !crate::client::older(&client.version().await, "1.41") {
-        query.add("platform", crate::opts::platform::normalized(&platform)?);
+        query.add(
+            "platform",
+            Platform::parse(&platform)
+                .map_err(|reason| format!("error parsing specified platform: {reason}"))?
+                .to_string(),
+        );
     }
     let policy = call.flags.text("pull");
     if policy == "always" {

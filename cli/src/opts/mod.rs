@@ -14,7 +14,6 @@ pub mod label;
 pub mod link;
 pub mod mount;
 pub mod network;
-pub mod platform;
 pub mod port;
 pub mod reference;
 pub mod restart;

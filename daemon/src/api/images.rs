@@ -16,7 +16,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use cleat_proto::docker::image::{Deleted, ImagesPruned};
+use cleat_proto::{
+    docker::image::{Deleted, ImagesPruned},
+    platform::Platform,
+};
 use http::{HeaderMap, StatusCode};
 
 use super::{
@@ -78,8 +81,10 @@ async fn change(
 }
 
 async fn tag(engine: &Engine, name: &str, query: &Query) -> Result {
-    let reference = repository_and_tag(query.get("repo"), query.get("tag"))?
-        .ok_or_else(|| Error::invalid("invalid reference format"))?;
+    // dockerd finds nothing to do in that, and nothing wrong.
+    let Some(reference) = repository_and_tag(query.get("repo"), query.get("tag"))? else {
+        return Ok(StatusCode::OK.into_response());
+    };
     if reference.digest.is_some() {
         return Err(Error::invalid("cannot import digest reference"));
     }
@@ -111,6 +116,16 @@ pub(super) fn repository_and_tag(repo: &str, tag: &str) -> Result<Option<Referen
         }
     }
     Ok(Some(reference.or_latest()))
+}
+
+/// Reads a platform as most calls have it, `os[/architecture[/variant]]`; see [`show::platform`] for the other way.
+///
+/// # Errors
+/// 400 for what is none.
+pub fn named_platform(query: &Query) -> Result<Option<Platform>, Error> {
+    let text = query.optional("platform").filter(|text| !text.is_empty());
+    let platform = text.map(Platform::parse).transpose();
+    platform.map_err(|error| Error::invalid(error.to_string()))
 }
 
 /// An image's error as the API's.

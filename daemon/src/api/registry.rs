@@ -108,8 +108,10 @@ async fn search(State(engine): State<Engine>, query: Query) -> Result {
     let automated = filters.bool("is-automated")?.unwrap_or(false);
     let mut stars = 0;
     for text in filters.get("stars") {
-        let wanted: i64 =
-            text.parse().map_err(|_| Error::invalid(format!("invalid filter 'stars=[{text}]'")))?;
+        let wanted: i64 = text.parse().map_err(|_| {
+            let why = format!("strconv.Atoi: parsing {text:?}: invalid syntax");
+            Error::invalid(format!("invalid filter 'stars={text}': {why}"))
+        })?;
         stars = stars.max(wanted);
     }
     let limit = match query.get("limit") {

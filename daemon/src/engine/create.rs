@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cleat_proto::{docker::container::EndpointSettings, id::ContainerId, kind::Kind};
+use cleat_proto::{
+    docker::container::EndpointSettings, id::ContainerId, kind::Kind, platform::Platform,
+};
 
 use super::{
     CONTAINERS, CREATING, CreateRequest, Created, Engine, Entry, Error, Result, defaults, fault,
@@ -90,18 +92,9 @@ impl Engine {
             return Ok(None);
         }
         let image = self.0.images.resolve(&request.config.image)?;
-        if let Some(platform) = &request.platform
-            && !fits(platform, &image)
-        {
+        if let Some(wanted) = &request.platform {
             // An image of another platform is none: the client pulls the right one.
-            let name = &request.config.image;
-            let own = own_platform(&image);
-            return Err(Error::new(
-                Kind::NotFound,
-                format!(
-                    "image with reference {name} was found but its platform ({own}) does not match the specified platform ({platform})"
-                ),
-            ));
+            image.check_platform(&request.config.image, wanted)?;
         }
         Ok(Some(image))
     }
@@ -316,47 +309,13 @@ fn command_of(request: &mut CreateRequest) -> Result<(String, Vec<String>)> {
         .ok_or_else(|| Error::new(Kind::InvalidArgument, "no command specified"))
 }
 
-/// Whether an image is what `os[/arch[/variant]]` asks for.
-fn fits(platform: &str, image: &Image) -> bool {
-    let mut parts = platform.split('/');
-    let first = parts.next().unwrap_or_default();
-    let arch = parts.next();
-    let variant = parts.next();
-    let is_os = |text: &str| matches!(text, "linux" | "windows" | "darwin" | "freebsd");
-    let (os, arch) = match arch {
-        None if !is_os(first) => (None, Some(first)),
-        _ => (Some(first), arch),
-    };
-    os.is_none_or(|os| os == image.os)
-        && arch.is_none_or(|arch| normal(arch) == normal(&image.architecture))
-        && variant.is_none_or(|variant| image.variant.is_empty() || variant == image.variant)
-}
-
-/// An image's own platform.
-fn own_platform(image: &Image) -> String {
-    let parts = [&image.os, &image.architecture, &image.variant];
-    let parts = parts.into_iter().filter(|part| !part.is_empty());
-    parts.map(String::as_str).collect::<Vec<_>>().join("/")
-}
-
-fn normal(arch: &str) -> &str {
-    match arch {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
 fn platform_warning(request: &CreateRequest, image: Option<&Image>) -> Option<String> {
     let image = image?;
-    let host = normal(std::env::consts::ARCH);
-    let other = request.platform.is_none()
-        && !image.architecture.is_empty()
-        && normal(&image.architecture) != host;
+    let (own, host) = (image.platform(), Platform::host());
+    let other = request.platform.is_none() && !own.architecture.is_empty() && !own.satisfies(&host);
     other.then(|| {
         format!(
-            "The requested image's platform ({}/{}) does not match the detected host platform (linux/{host}) and no specific platform was requested",
-            image.os, image.architecture
+            "The requested image's platform ({own}) does not match the detected host platform ({host}) and no specific platform was requested"
         )
     })
 }

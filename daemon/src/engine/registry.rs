@@ -85,14 +85,15 @@ impl Engine {
     ) -> Result<()> {
         let images = self.local_tags(&reference);
         if images.is_empty() {
-            let name = reference.familiar();
-            return Err(Error::new(
-                kind::Kind::NotFound,
-                match reference.tag {
-                    Some(_) => format!("tag does not exist: {name}"),
-                    None => format!("An image does not exist locally with the tag: {name}"),
-                },
-            ));
+            let all = self.local_tags(&Reference { tag: None, ..reference.clone() });
+            let why = match all.is_empty() {
+                false => format!("tag does not exist: {}", reference.familiar()),
+                true => {
+                    let name = reference.name.familiar();
+                    format!("An image does not exist locally with the tag: {name}")
+                }
+            };
+            return Err(Error::new(kind::Kind::NotFound, why));
         }
         let (domain, path) = (reference.name.domain(), reference.name.path());
         let registries = self.registries();
@@ -117,25 +118,7 @@ impl Engine {
         if images.is_empty() {
             return Err(Error::new(kind::Kind::NotFound, format!("No such image: {name}")));
         }
-        let other = images.iter().find(|(_, image)| {
-            let any_variant = image.variant.is_empty() || wanted.variant.is_empty();
-            image.os != wanted.os
-                || image.architecture != wanted.architecture
-                || !(any_variant || image.variant == wanted.variant)
-        });
-        let Some((_, image)) = other else { return Ok(()) };
-        let own = Platform {
-            os: image.os.clone(),
-            architecture: image.architecture.clone(),
-            variant: image.variant.clone(),
-            ..Platform::default()
-        };
-        Err(Error::new(
-            kind::Kind::NotFound,
-            format!(
-                "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
-            ),
-        ))
+        Ok(images.iter().try_for_each(|(_, image)| image.check_platform(&name, wanted))?)
     }
 
     fn local_tags(&self, wanted: &Reference) -> Vec<(Reference, Arc<Image>)> {

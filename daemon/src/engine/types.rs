@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use cleat_proto::{
     docker::container::{Config, HostConfig, NetworkingConfig, RestartPolicy},
     id::ContainerId,
+    platform::Platform,
 };
 
 /// A container to be made: Engine API v1.51, ContainerCreate.
@@ -13,7 +14,7 @@ pub struct CreateRequest {
     /// As typed, with or without the slash; generated if absent.
     pub name: Option<String>,
     /// `os[/arch[/variant]]`; the host's if absent.
-    pub platform: Option<String>,
+    pub platform: Option<Platform>,
     /// `Config`.
     pub config: Config,
     /// `HostConfig`.

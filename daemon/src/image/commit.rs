@@ -5,6 +5,7 @@ use std::{io::Write, path::Path, sync::Arc};
 use cleat_proto::{
     digest::{ChainId, ImageId},
     docker::container::Config,
+    platform::Platform,
 };
 
 use super::{
@@ -77,7 +78,7 @@ impl Images {
             comment: commit.comment.clone(),
             empty_layer: layer.is_none(),
         });
-        let host = super::host_architecture().to_owned();
+        let host = Platform::host().architecture;
         let config = ImageConfig {
             architecture: parent.as_ref().map_or(host, |parent| parent.architecture.clone()),
             variant: parent.as_ref().map(|parent| parent.variant.clone()).unwrap_or_default(),

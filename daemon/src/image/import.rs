@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use cleat_proto::docker::container::Config;
+use cleat_proto::{
+    docker::{container::Config, system::PRODUCT_VERSION},
+    platform::Platform,
+};
 
 use super::{
     Error, History, Image, ImageConfig, Images, Reference, bound::decompressed_within, changes,
@@ -19,12 +22,8 @@ pub struct Import {
     pub changes: Vec<String>,
     /// The image's comment.
     pub message: String,
-    /// `linux`.
-    pub os: String,
-    /// `amd64` …
-    pub architecture: String,
-    /// Often empty.
-    pub variant: String,
+    /// What the image is for.
+    pub platform: Platform,
 }
 
 impl Images {
@@ -47,9 +46,10 @@ impl Images {
         let layer = unpack(self.snapshots(), decompressed_within(self.snapshots(), tar)?)?;
         let created = Some(rfc3339_now());
         let config = ImageConfig {
-            architecture: import.architecture,
-            variant: import.variant,
-            os: import.os,
+            architecture: import.platform.architecture,
+            variant: import.platform.variant,
+            os: import.platform.os,
+            docker_version: PRODUCT_VERSION.to_owned(),
             comment: import.message.clone(),
             config: settings,
             created: created.clone(),

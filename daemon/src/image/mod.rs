@@ -32,6 +32,7 @@ use cleat_proto::{
     digest::{ChainId, DiffId, Digest, ImageId},
     docker::container::Config,
     kind::Kind,
+    platform::Platform,
 };
 
 use crate::{
@@ -62,6 +63,18 @@ pub enum Error {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// It is there, for another machine. dockerd's words.
+    #[error(
+        "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
+    )]
+    OtherPlatform {
+        /// What it was called.
+        name: String,
+        /// What it is for.
+        own: String,
+        /// What it should be for.
+        wanted: String,
+    },
     /// The image is in use, or has children.
     #[error("{0}")]
     Conflict(String),
@@ -121,7 +134,7 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NotFound(_) => Kind::NotFound,
+            Self::NotFound(_) | Self::OtherPlatform { .. } => Kind::NotFound,
             Self::Reference(_) | Self::Invalid(_) | Self::Config(_) | Self::ConfigShape(_) => {
                 Kind::InvalidArgument
             }
@@ -209,19 +222,35 @@ impl Image {
         by_digest.map(Reference::familiar).collect()
     }
 
+    /// Returns what machine it is for.
+    pub fn platform(&self) -> Platform {
+        Platform {
+            architecture: self.architecture.clone(),
+            os: self.os.clone(),
+            variant: self.variant.clone(),
+            os_version: String::new(),
+        }
+    }
+
+    /// Holds that it is for a platform; `name` is what it was called.
+    ///
+    /// # Errors
+    /// [`Error::OtherPlatform`]: to Docker, such an image is not there.
+    pub fn check_platform(&self, name: &str, wanted: &Platform) -> Result<(), Error> {
+        let own = self.platform();
+        if own.satisfies(wanted) {
+            return Ok(());
+        }
+        Err(Error::OtherPlatform {
+            name: name.to_owned(),
+            own: own.to_string(),
+            wanted: wanted.to_string(),
+        })
+    }
+
     /// Returns whether it has no name with a tag.
     pub fn is_dangling(&self) -> bool {
         self.references.iter().all(|reference| reference.tag.is_none())
-    }
-}
-
-/// Returns this machine's architecture in Go's spelling, which images use.
-pub fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "x86" => "386",
-        "aarch64" => "arm64",
-        other => other,
     }
 }
 

@@ -136,7 +136,7 @@ impl Images {
             &name,
         );
         let (session, found) = found.await.map_err(|error| refused(error, reference))?;
-        let wanted = pull.platform.clone().unwrap_or_else(host_platform);
+        let wanted = pull.platform.clone().unwrap_or_else(Platform::host);
         // An index that has nothing for us is told of after the first line, as dockerd does.
         registry::manifest::parse(&found.bytes, &found.media_type)?;
         tell(PullStep::Begin);
@@ -366,15 +366,6 @@ impl Images {
                 }
             }
         }
-    }
-}
-
-/// What images of this machine are for.
-pub fn host_platform() -> Platform {
-    Platform {
-        architecture: super::host_architecture().to_owned(),
-        os: "linux".to_owned(),
-        ..Platform::default()
     }
 }
 

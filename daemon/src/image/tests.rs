@@ -5,6 +5,7 @@ use std::{fs, sync::Arc};
 use bytes::Bytes;
 use cleat_proto::digest::{DiffId, ImageId};
 use cleat_proto::kind::Kind;
+use cleat_proto::platform::Platform;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -45,7 +46,7 @@ impl Store {
 
     fn import(&self, name: &str, files: &[(&str, &[u8])]) -> Arc<Image> {
         let reference = Some(Reference::parse(name).unwrap().or_latest());
-        let import = Import { reference, os: "linux".into(), ..Import::default() };
+        let import = Import { reference, platform: Platform::host(), ..Import::default() };
         self.images.import(stream(tar(files)), import).unwrap()
     }
 
@@ -459,7 +460,7 @@ fn a_layer_whose_files_changed_is_not_saved_as_if_whole() {
 #[test]
 fn of_an_archive_only_the_platform_that_was_asked_for_is_loaded() {
     let layer = tar(&[("f", b"x")]);
-    let platform = |architecture: &str| crate::registry::manifest::Platform {
+    let platform = |architecture: &str| Platform {
         os: "linux".into(),
         architecture: architecture.into(),
         ..Default::default()

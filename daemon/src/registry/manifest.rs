@@ -3,6 +3,7 @@
 //! Source: OCI image-spec, manifest.md, image-index.md; "Image Manifest V 2, Schema 2" of Docker's registry.
 
 use cleat_proto::digest::Digest;
+pub use cleat_proto::platform::Platform;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -49,30 +50,6 @@ pub struct Descriptor {
     /// In an index: for which machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-}
-
-/// A kind of machine. OCI image-spec, image-index.md.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Platform {
-    /// `amd64` …
-    #[serde(default)]
-    pub architecture: String,
-    /// `linux`.
-    #[serde(default)]
-    pub os: String,
-    /// Windows has one.
-    #[serde(default, rename = "os.version", skip_serializing_if = "String::is_empty")]
-    pub os_version: String,
-    /// `v7`, `v8` …
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub variant: String,
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", self.variant) }
-    }
 }
 
 /// One image's parts.

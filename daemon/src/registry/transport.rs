@@ -156,6 +156,12 @@ impl Transport {
     ) -> Result<Response<Incoming>, Error> {
         let shown = without_query(&request.url);
         let within = |error: Error| error.within(&request.method, shown);
+        // As Go's client says it, which writes such an address without its slashes.
+        let scheme = request.url.strip_suffix("//").filter(|scheme| scheme.ends_with(':'));
+        if let Some(scheme) = scheme {
+            let error = Error::Protocol("http: no Host in request URL".into());
+            return Err(error.within(&request.method, scheme));
+        }
         let uri: Uri = request
             .url
             .parse()

@@ -48,8 +48,9 @@ pub async fn create(
     let mut asked = parse(&body)?;
     let warnings = adapt(&mut asked, version)?;
     asked.name = query.optional("name").map(str::to_owned);
-    asked.platform = query.optional("platform").filter(|_| version.since(1, 41)).map(str::to_owned);
-    asked.platform.as_deref().map_or(Ok(()), check_platform)?;
+    if version.since(1, 41) {
+        asked.platform = crate::api::images::named_platform(&query)?;
+    }
     check_links(&engine, &asked.host_config)?;
     let mut created = engine.create(asked).await?;
     created.warnings.extend(warnings);
@@ -71,27 +72,6 @@ fn parse(body: &[u8]) -> Result<CreateRequest, Error> {
         networking: beside.networking_config.unwrap_or_default(),
         ..CreateRequest::default()
     })
-}
-
-/// Refuses what is no platform. Source: containerd's `platforms.Parse`.
-pub fn check_platform(text: &str) -> Result<(), Error> {
-    let wrong = |why: &str| Err(Error::invalid(format!("{text:?}: {why}: invalid argument")));
-    let parts: Vec<&str> = text.split('/').collect();
-    let is_part = |part: &&str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-    };
-    if parts.len() > 3 || !parts.iter().all(is_part) {
-        return wrong("cannot parse platform specifier");
-    }
-    const KNOWN: [&str; 16] = [
-        "linux", "windows", "darwin", "freebsd", "amd64", "x86_64", "x86-64", "arm64", "aarch64",
-        "arm", "armhf", "armel", "386", "i386", "ppc64le", "s390x",
-    ];
-    let is_known = KNOWN.contains(&parts[0]) || matches!(parts[0], "riscv64" | "loong64");
-    if parts.len() == 1 && !is_known {
-        return wrong("unknown operating system or architecture");
-    }
-    Ok(())
 }
 
 /// A link to nobody is the client's mistake, whether or not we can link.
@@ -416,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_platforms_are_checked_as_docker_checks_them() {
+    fn ports_are_checked_as_docker_checks_them() {
         let ports = |text: &str| {
             let host = cleat_proto::docker::go_json::from_slice(text.as_bytes()).unwrap();
             check_ports(&HostConfig { port_bindings: Some(host), ..HostConfig::default() })
@@ -437,20 +417,6 @@ mod tests {
         ] {
             assert_eq!(ports(wrong), Err(format!("invalid port specification: {named:?}")));
         }
-        let platform =
-            |text: &str| check_platform(text).map_err(|error| error.message().to_owned());
-        assert_eq!(
-            (platform("linux"), platform("linux/arm64/v8"), platform("arm64")),
-            (Ok(()), Ok(()), Ok(()))
-        );
-        assert_eq!(
-            platform("bad").unwrap_err(),
-            "\"bad\": unknown operating system or architecture: invalid argument"
-        );
-        assert_eq!(
-            platform("a/b/c/d").unwrap_err(),
-            "\"a/b/c/d\": cannot parse platform specifier: invalid argument"
-        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     },
     engine::{self, Engine},
     image::{Pull, PullStep, Reference, pull::LayerStep},
-    registry::{Credentials, manifest::Platform},
+    registry::Credentials,
 };
 
 /// Lines that wait for a client.
@@ -84,16 +84,6 @@ pub(super) fn configs(headers: &HeaderMap) -> BTreeMap<String, AuthConfig> {
     go_json::from_slice(&bytes).unwrap_or_default()
 }
 
-/// Reads `os[/architecture[/variant]]`.
-fn platform(query: &Query) -> Result<Option<Platform>, Error> {
-    let text = query.get("platform");
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let (os, architecture, variant) = super::transfer::platform(text)?;
-    Ok(Some(Platform { os, architecture, variant, ..Platform::default() }))
-}
-
 pub(super) async fn pull(
     engine: Engine,
     client: Option<Socket>,
@@ -103,7 +93,7 @@ pub(super) async fn pull(
     let reference = wanted(query.get("fromImage"), query.get("tag"))?;
     let request = Pull {
         reference: reference.clone(),
-        platform: platform(query)?,
+        platform: super::named_platform(query)?,
         credentials: credentials(headers),
     };
     stream(client, move |lines| async move {

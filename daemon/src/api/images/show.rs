@@ -29,7 +29,7 @@ pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion, query: &
         return Err(Error::not_implemented("manifests of an image"));
     }
     let image = resolve(engine, name)?;
-    check_platform(&image, query)?;
+    check_platform(&image, name, query)?;
     let before_1_44 = !version.since(1, 44);
     let legacy = !version.since(1, 50);
     body::ok(&ImageInspect {
@@ -70,21 +70,11 @@ pub(super) fn platform(query: &Query) -> Result<Option<Platform>, Error> {
     Ok(Some(platform))
 }
 
-/// A platform that the image has not is an image that is not there.
-pub(super) fn check_platform(image: &Image, query: &Query) -> Result<(), Error> {
-    let Some(wanted) = platform(query)? else { return Ok(()) };
-    let variant_fits = wanted.variant.is_empty() || wanted.variant == image.variant;
-    if wanted.os == image.os && wanted.architecture == image.architecture && variant_fits {
-        return Ok(());
-    }
-    let has = format!("{}/{}", image.os, image.architecture);
-    Err(Error::new(
-        cleat_proto::kind::Kind::NotFound,
-        format!(
-            "image with reference {} was found but does not provide the specified platform ({}/{}): it is {has}",
-            image.id, wanted.os, wanted.architecture
-        ),
-    ))
+/// Holds that an image is for the platform that was asked for, if one was.
+fn check_platform(image: &Image, name: &str, query: &Query) -> Result<(), Error> {
+    platform(query)?
+        .map_or(Ok(()), |wanted| image.check_platform(name, &wanted))
+        .map_err(super::image_error)
 }
 
 fn settings(config: &Config, legacy: bool) -> ImageSettings {
@@ -141,7 +131,7 @@ fn graph_driver(engine: &Engine, image: &Image) -> GraphDriver {
 
 pub(super) fn history(engine: &Engine, name: &str, query: &Query) -> Result {
     let image = resolve(engine, name)?;
-    check_platform(&image, query)?;
+    check_platform(&image, name, query)?;
     let mut layers = image.layers.iter();
     let mut items = Vec::with_capacity(image.history.len());
     for step in &image.history {

@@ -6,11 +6,11 @@ use std::{
 };
 
 use axum::extract::{Request, State};
-use cleat_proto::kind::Kind;
+use cleat_proto::{kind::Kind, platform::Platform};
 use http::StatusCode;
 use serde::Serialize;
 
-use super::{progress, pull, receive, repository_and_tag};
+use super::{named_platform, progress, pull, receive, repository_and_tag};
 use crate::{
     api::{
         body::{self, ProgressError},
@@ -42,12 +42,15 @@ pub(super) async fn create(State(engine): State<Engine>, query: Query, request: 
     }
     let changes: Vec<String> = query.all("changes").map(str::to_owned).collect();
     crate::image::Images::check_changes(&changes).map_err(super::image_error)?;
-    let (os, architecture, variant) = platform(query.get("platform"))?;
+    let platform = named_platform(&query)?.unwrap_or_else(Platform::host);
+    if platform.os != "linux" {
+        return Err(Error::invalid("operating system is not supported"));
+    }
     let message = match query.optional("message") {
         Some(message) => message.to_owned(),
         None => format!("Imported from {source}"),
     };
-    let import = Import { reference, changes, message, os, architecture, variant };
+    let import = Import { reference, changes, message, platform };
     let Some(url) = url(source) else {
         let image = engine.import_image(receive(request.into_body()), import).await?;
         return Ok(progress(&Status { status: image.id.as_str() }));
@@ -80,28 +83,6 @@ fn url(source: &str) -> Option<String> {
         _ if source.contains("://") => Some(source.to_owned()),
         _ => Some(format!("http://{source}")),
     }
-}
-
-/// Reads `os[/architecture[/variant]]`; the host's where nothing is said.
-pub(super) fn platform(text: &str) -> Result<(String, String, String), Error> {
-    let mut parts = text.split('/').map(str::to_ascii_lowercase);
-    let os = parts.next().filter(|os| !os.is_empty()).unwrap_or_else(|| "linux".into());
-    let architecture = parts.next().unwrap_or_else(|| crate::image::host_architecture().into());
-    let variant = parts.next().unwrap_or_default();
-    let is_word = |text: &str| {
-        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
-    };
-    if parts.next().is_some()
-        || ![&os, &architecture, &variant].into_iter().all(|text| is_word(text))
-    {
-        return Err(Error::invalid(format!(
-            "{text:?}: cannot parse platform specifier: invalid argument"
-        )));
-    }
-    if os != "linux" {
-        return Err(Error::invalid("operating system is not supported"));
-    }
-    Ok((os, architecture, variant))
 }
 
 #[derive(Serialize)]
@@ -178,8 +159,13 @@ pub(super) async fn save_many(State(engine): State<Engine>, query: Query) -> Res
 }
 
 pub(super) fn save(engine: &Engine, names: Vec<String>, query: &Query) -> Result {
-    for name in names.iter().filter(|_| query.optional("platform").is_some()) {
-        super::show::check_platform(&*super::resolve(engine, name)?, query)?;
+    if let Some(wanted) = super::show::platform(query)? {
+        for name in &names {
+            if !super::resolve(engine, name)?.platform().satisfies(&wanted) {
+                let why = format!("no suitable export target found for platform {wanted}");
+                return Err(Error::new(Kind::NotFound, why));
+            }
+        }
     }
     let chunks = engine.save_images(&names).map_err(|error| {
         // A wrong name is, to Docker, a failure of its own here, and a missing image has the name that was typed.

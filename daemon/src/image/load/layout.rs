@@ -6,7 +6,7 @@ use cleat_proto::digest::Digest;
 use serde::Deserialize;
 
 use super::{Error, IMAGES_MAX, Parts, Reference, Wanted, invalid, parse};
-use crate::{image::host_architecture, registry::manifest};
+use crate::registry::manifest;
 
 /// How deep an index may be within indexes.
 const DEPTH_MAX: u32 = 4;
@@ -134,7 +134,7 @@ fn check(document: &Document, path: &str) -> Result<(), Error> {
 fn fits(descriptor: &Descriptor, wanted: Option<&manifest::Platform>) -> bool {
     let Some(has) = &descriptor.platform else { return true };
     let Some(wanted) = wanted else {
-        return has.os == "linux" && has.architecture == host_architecture();
+        return has.os == "linux" && has.architecture == manifest::Platform::host().architecture;
     };
     has.os == wanted.os
         && has.architecture == wanted.architecture

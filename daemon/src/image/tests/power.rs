@@ -53,7 +53,10 @@ struct Case {
 
 fn import(images: &Images, name: &str, files: &[(&str, &[u8])]) -> Result<Arc<Image>, Error> {
     let reference = Some(Reference::parse(name).unwrap());
-    images.import(stream(tar(files)), Import { reference, os: "linux".into(), ..Import::default() })
+    images.import(
+        stream(tar(files)),
+        Import { reference, platform: Platform::host(), ..Import::default() },
+    )
 }
 
 /// One image of one layer, which every other shares nothing with.
@@ -339,7 +342,7 @@ fn answer(mut stream: &TcpStream, blobs: &[(String, Vec<u8>)], sent: &AtomicUsiz
 /// A pull's server, and what one pull of it sends.
 fn pulled(layers: &[Vec<u8>]) -> Server {
     let diff_ids: Vec<String> = layers.iter().map(|layer| sha(layer)).collect();
-    let config = json!({"os": "linux", "architecture": super::super::host_architecture(),
+    let config = json!({"os": "linux", "architecture": Platform::host().architecture,
         "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}});
     let config = config.to_string().into_bytes();
     let described = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "size": bytes.len(), "digest": sha(bytes)});
