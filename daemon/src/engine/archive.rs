@@ -241,14 +241,9 @@ impl Engine {
         };
         let frozen =
             request.pause && container.state.is_running() && self.pause(&own).await.is_ok();
-        let (upper, lease) = (
-            self.snapshots().upper_dir(&record.id),
-            commit.top_layer.as_ref().map(|top| self.snapshots().lease(top)),
-        );
-        let made = self.blocking(move |engine| {
-            let _lease = lease;
-            Ok(engine.images().commit_container(&upper, commit)?)
-        });
+        let upper = self.snapshots().upper_dir(&record.id);
+        let made =
+            self.blocking(move |engine| Ok(engine.images().commit_container(&upper, commit)?));
         let made = made.await;
         if frozen {
             self.unpause(&own).await?;

@@ -35,7 +35,7 @@ impl Engine {
         let kernel = self.0.host.limits;
         let mut warnings = validate::check(config, host, &self.config(), kernel)?;
         let image = self.image_for(&request)?;
-        let _lease = image.as_deref().and_then(|image| self.0.images.lease(image));
+        let _lease = image.as_deref().map(|image| self.0.images.lease(image)).transpose()?;
         if request.host_config.mounts.iter().flatten().any(|mount| mount.kind == "image") {
             warnings.push("Image mount is an experimental feature".to_owned());
         }
@@ -248,7 +248,10 @@ impl Engine {
                     }
                     other => mount_point::Error::Invalid(other.to_string()),
                 })?;
-                leases.borrow_mut().extend(self.images().lease(&image));
+                let lease = self.images().lease(&image);
+                let lease =
+                    lease.map_err(|error| mount_point::Error::NoSuchImage(error.to_string()))?;
+                leases.borrow_mut().extend(lease);
                 Ok((image.id.to_string(), image.top_layer().map(ToString::to_string)))
             },
             volume_driver: &|name| Some(self.0.volumes.get(name).ok()?.driver),

@@ -15,7 +15,10 @@ use super::{
     store::NewImage,
     unpack::{Unpacked, unpack},
 };
-use crate::archive::{self, chunks::pipe, pack::Packer, view::View};
+use crate::{
+    archive::{self, chunks::pipe, pack::Packer, view::View},
+    snapshot,
+};
 
 /// The diff id of a layer in which nothing is: 1024 bytes of zeros.
 const EMPTY: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
@@ -58,11 +61,19 @@ impl Images {
     /// [`Error`]; nothing is left then.
     pub fn commit_container(&self, upper: &Path, commit: Commit) -> Result<Arc<Image>, Error> {
         let parent = commit.parent.as_ref().and_then(|parent| self.get(parent));
-        let below = match &commit.top_layer {
-            Some(top) => self.snapshots().chain(top)?,
-            None => Vec::new(),
+        let (below, _lease) = match &commit.top_layer {
+            Some(top) => {
+                let found = self.lease_layer(|layer| layer.chain_id == *top);
+                let lease = found.ok_or_else(|| snapshot::Error::NoLayer(top.clone()))?;
+                (self.snapshots().chain(top)?, Some(lease))
+            }
+            None => (Vec::new(), None),
         };
         let layer = Some(pack(self, upper)?).filter(|layer| layer.diff_id.as_str() != EMPTY);
+        // A removal takes the directory away before its files: what was read meanwhile may lack some.
+        if !upper.exists() {
+            return Err(Error::Conflict("the container was removed while it was committed".into()));
+        }
         let created = Some(rfc3339_now());
         let mut diff_ids: Vec<_> = below.iter().rev().map(|layer| layer.diff_id.clone()).collect();
         diff_ids.extend(layer.as_ref().map(|layer| layer.diff_id.clone()));
@@ -93,7 +104,8 @@ impl Images {
             os_version: String::new(),
             rootfs: RootFs { diff_ids, ..RootFs::default() },
         };
-        let id: ImageId = self.content().put(&config.to_bytes()?)?.into();
+        let bytes = config.to_bytes()?;
+        let id: ImageId = self.content().put(&bytes)?.into();
         let mut layers = Vec::new();
         if let (Some(layer), Some(chain_id)) = (layer, config.chain_ids().pop()) {
             layer.sync()?;
@@ -101,6 +113,7 @@ impl Images {
         }
         self.commit(NewImage {
             id,
+            bytes,
             config,
             layers,
             parent: parent.map(|parent| parent.id.clone()),

@@ -57,12 +57,14 @@ impl Images {
             rootfs: RootFs { diff_ids: vec![layer.diff_id.clone()], ..RootFs::default() },
             ..ImageConfig::default()
         };
-        let id = self.content().put(&config.to_bytes()?)?.into();
+        let bytes = config.to_bytes()?;
+        let id = self.content().put(&bytes)?.into();
         layer.sync()?;
         let top = config.chain_ids().pop().ok_or(Error::ConfigShape("it has no layers"))?;
         let layers = vec![layer.onto(None, top)];
         self.commit(NewImage {
             id,
+            bytes,
             config,
             layers,
             parent: None,

@@ -133,6 +133,7 @@ impl Images {
         let before: Vec<Option<ImageId>> = references.iter().map(|name| self.owner(name)).collect();
         let image = self.commit(NewImage {
             id: id.clone(),
+            bytes: wanted.config,
             config,
             layers: stack.layers,
             parent: wanted.parent.filter(|parent| self.get(parent).is_some()),

@@ -148,11 +148,19 @@ impl Images {
         let mut names = vec![by_digest];
         names.extend((reference.digest.is_none()).then(|| reference.clone()));
         let newer = self.owner(reference).as_ref() != Some(&id);
-        let image = match self.get(&id) {
+        let named = match self.get(&id) {
             Some(image) => {
-                let (images, missing) = (self.clone(), self.unnamed(&id, names));
-                blocking(move || images.name_all(&image, missing)).await?
+                let (images, missing) = (self.clone(), self.unnamed(&id, names.clone()));
+                match blocking(move || images.name_all(&image, missing)).await {
+                    // It has just been removed.
+                    Err(Error::NotFound(_)) => None,
+                    other => Some(other?),
+                }
             }
+            None => None,
+        };
+        let image = match named {
+            Some(image) => image,
             None => self.fetch(&session, manifest, reference, names, &tell).await?,
         };
         tell(PullStep::Digest(found.digest));
@@ -344,6 +352,7 @@ impl Images {
             .collect();
         let image = self.commit(NewImage {
             id,
+            bytes: config.to_vec(),
             config: plan.config,
             layers,
             parent: None,

@@ -90,7 +90,7 @@ impl Images {
         tell: &Tell,
     ) -> Result<(), Error> {
         let tag = reference.tag.clone().unwrap_or_default();
-        let lease = self.lease(image);
+        let lease = self.lease(image)?;
         let layers = match image.top_layer() {
             Some(top) => self.snapshots().chain(top)?,
             None => Vec::new(),

@@ -207,6 +207,9 @@ impl Images {
             let options = RemoveOptions::default();
             self.remove_image(&turn, &image.id, options, true, uses, &mut removed)?;
         }
+        // What a save or a push still held when its image went, and what an import that failed has left.
+        self.sweep(uses)?;
+        self.sweep_blobs()?;
         let busy = self.0.transfers.busy();
         let keep = |hex: &str| busy.iter().any(|digest| digest.hex() == hex);
         let partials = self.content().remove_partials(&keep)?;

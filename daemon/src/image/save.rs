@@ -117,7 +117,8 @@ impl Images {
                 ImageRef::Id(_) => add(self.resolve(name)?, None),
             }
         }
-        let leases = images.iter().filter_map(|(image, _)| self.lease(image)).collect();
+        let leases = images.iter().map(|(image, _)| self.lease(image));
+        let leases = leases.filter_map(Result::transpose).collect::<Result<_, _>>()?;
         Ok(Selection { images, _leases: leases })
     }
 

@@ -47,6 +47,8 @@ pub(super) struct NewLayer {
 /// An image about to be recorded: its configuration is a blob, its layers are on disk.
 pub(super) struct NewImage {
     pub(super) id: ImageId,
+    /// The configuration's blob, which whoever removes the same image may take away until the commit.
+    pub(super) bytes: Vec<u8>,
     pub(super) config: ImageConfig,
     pub(super) layers: Vec<NewLayer>,
     pub(super) parent: Option<ImageId>,
@@ -209,17 +211,36 @@ impl Images {
     }
 
     /// Keeps an image's layers until the lease is dropped, even if the image is removed meanwhile: for the time between the look at
-    /// an image and the record of a container that stands on it.
-    pub fn lease(&self, image: &Image) -> Option<Lease> {
+    /// an image and the record of a container that stands on it. `None` for an image without layers.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if it has been removed since that look.
+    pub fn lease(&self, image: &Image) -> Result<Option<Lease>, Error> {
         let _turn = self.turn();
-        image.top_layer().map(|top| self.0.snapshots.lease(top))
+        if self.get(&image.id).is_none() {
+            return Err(Error::NotFound(image.id.to_string()));
+        }
+        Ok(image.top_layer().map(|top| self.0.snapshots.lease(top)))
     }
 
     /// Records an image with its layers and names in one commit, and makes it visible. Names move to it from other images.
     pub(super) fn commit(&self, new: NewImage) -> Result<Arc<Image>, Error> {
-        let _turn = self.turn();
+        let turn = self.turn();
         let id = new.id.clone();
-        let fresh = self.fresh(new.layers)?;
+        let made = self.commit_in_turn(&turn, new);
+        if let Err(error) = &made {
+            let is_settled = !matches!(error, Error::Metadata(metadata::Error::Unsettled(_)));
+            if is_settled && matches!(self.0.database.get(IMAGES, id.as_str()), Ok(None)) {
+                self.0.content.remove(&Digest::from(&id))?;
+            }
+        }
+        made
+    }
+
+    fn commit_in_turn(&self, _turn: &Turn<'_>, new: NewImage) -> Result<Arc<Image>, Error> {
+        let id = new.id.clone();
+        self.0.content.put(&new.bytes)?;
+        let fresh = self.fresh(&new.config.chain_ids(), new.layers)?;
         let known = self.get(&id);
         // Also of one that could not be shown so far.
         let before = self.0.database.get(IMAGES, id.as_str()).ok().flatten();
@@ -268,11 +289,17 @@ impl Images {
     }
 
     /// Leaves out layers that another import has brought in meanwhile, and makes sure that those without files of their own have
-    /// some.
-    fn fresh(&self, layers: Vec<NewLayer>) -> Result<Vec<NewLayer>, Error> {
+    /// some, and that all of the `wanted` are there.
+    fn fresh(&self, wanted: &[ChainId], layers: Vec<NewLayer>) -> Result<Vec<NewLayer>, Error> {
         let snapshots = &self.0.snapshots;
         let is_new = |new: &NewLayer| snapshots.layer(&new.layer.chain_id).is_none();
         let mut fresh: Vec<NewLayer> = layers.into_iter().filter(is_new).collect();
+        let is_there = |id: &ChainId| {
+            fresh.iter().any(|new| new.layer.chain_id == *id) || snapshots.layer(id).is_some()
+        };
+        if let Some(missing) = wanted.iter().find(|id| !is_there(id)) {
+            return Err(snapshot::Error::NoLayer(missing.clone()).into());
+        }
         let mut numbers: HashSet<u64> =
             snapshots.layers().iter().map(|layer| layer.number).collect();
         numbers.extend(fresh.iter().filter(|new| new.draft.is_some()).map(|new| new.layer.number));
@@ -392,11 +419,13 @@ impl Images {
         Ok(self.0.snapshots.discard(&garbage)?)
     }
 
-    /// Removes blobs that no image's record names. Only at start: an import stores its blobs before its record.
+    /// Removes blobs that no image's record names. What an import stores before its record may go as well: the commit stores it
+    /// again.
     ///
     /// # Errors
     /// [`Error::Content`], [`Error::Metadata`].
     pub fn sweep_blobs(&self) -> Result<(), Error> {
+        let _turn = self.turn();
         let records = self.0.database.list(IMAGES)?;
         let named: HashSet<String> = records.into_iter().map(|(key, _)| key).collect();
         for digest in self.0.content.list()? {

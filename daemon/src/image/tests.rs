@@ -22,6 +22,7 @@ use crate::{
 
 mod collect;
 mod power;
+mod races;
 
 struct Store {
     dir: tempfile::TempDir,
@@ -355,7 +356,7 @@ fn an_image_in_use_stays() {
 fn a_lease_keeps_layers_alive() {
     let store = Store::new();
     let image = store.import("a:1", &[("f", b"1")]);
-    let lease = store.images.lease(&image);
+    let lease = store.images.lease(&image).unwrap();
     store.remove("a:1", false).unwrap();
     assert_eq!(store.layer_dirs(), 1);
     drop(lease);

@@ -37,7 +37,7 @@ pub(super) fn unpack(snapshots: &Snapshots, tar: impl Chunks) -> Result<Unpacked
     let recipe = recipe.map_err(archive::Error::Output)?;
     let hashed = Hashed::new(tar).map_err(input)?;
     let mut tar = reader(ChunkReader::new(hashed), Some(recipe));
-    let root = draft.try_clone_root()?;
+    let root = draft.open_root()?;
     let applied = apply(&mut tar, &View::new(root), b"", Flavor::Layer { aside: draft.dir() })?;
     let (rest, recipe) = tar.finish()?;
     if let Some(recipe) = recipe {

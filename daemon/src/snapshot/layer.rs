@@ -129,8 +129,7 @@ impl Snapshots {
         let fs = dir.join("fs");
         super::make_private_dir(&fs)?;
         super::set_mode(&fs, 0o755)?;
-        let root = merged::open_dir(&fs).map_err(Error::io("open", &fs))?;
-        Ok(Draft { store: self.clone(), number, dir, root, kept: false })
+        Ok(Draft { store: self.clone(), number, dir, kept: false })
     }
 
     /// Records a layer; its files are on disk by then.
@@ -186,12 +185,11 @@ impl Snapshots {
     }
 }
 
-/// A layer being written.
+/// A layer being written. It holds no descriptor: an archive may have thousands.
 pub struct Draft {
     store: Snapshots,
     number: u64,
     dir: PathBuf,
-    root: OwnedFd,
     kept: bool,
 }
 
@@ -201,12 +199,13 @@ impl Draft {
         self.number
     }
 
-    /// Returns the directory that its files go to.
+    /// Opens the directory that its files go to.
     ///
     /// # Errors
     /// [`Error::Io`] if there is no descriptor to be had.
-    pub fn try_clone_root(&self) -> Result<OwnedFd, Error> {
-        self.root.try_clone().map_err(Error::io("open", &self.dir))
+    pub fn open_root(&self) -> Result<OwnedFd, Error> {
+        let fs = self.dir.join("fs");
+        merged::open_dir(&fs).map_err(Error::io("open", &fs))
     }
 
     /// Returns what its files take now: each inode once, directories not.
@@ -232,7 +231,8 @@ impl Draft {
     /// # Errors
     /// [`Error::Io`].
     pub fn sync(&self) -> Result<(), Error> {
-        crate::disk::sync_filesystem(&self.root, &self.dir).map_err(Error::io("sync", &self.dir))
+        let root = self.open_root()?;
+        crate::disk::sync_filesystem(&root, &self.dir).map_err(Error::io("sync", &self.dir))
     }
 }
 

@@ -22,6 +22,8 @@ use crate::{
 const JSON_MAX: u64 = 64 << 20;
 /// How many files and links of an archive are remembered.
 const PARTS_MAX: usize = 100_000;
+/// What their names may have together.
+const NAMES_MAX: usize = 16 << 20;
 /// A chain of links in an archive.
 const LINKS_MAX: usize = 8;
 
@@ -41,18 +43,31 @@ enum Part {
     Link(String),
 }
 
+impl Part {
+    /// What is remembered of it in words.
+    fn text(&self) -> &str {
+        match self {
+            Self::Link(text) | Self::Broken(text) => text,
+            Self::Json(_) | Self::Layer(_) | Self::Known { .. } | Self::TooLarge | Self::Other => {
+                ""
+            }
+        }
+    }
+}
+
 /// All files of an archive that matter.
 pub(super) struct Parts {
     parts: HashMap<String, Part>,
     remembered: HashMap<DiffId, snapshot::Layer>,
     json: u64,
+    names: usize,
 }
 
 impl Parts {
     /// Reads an archive to its end.
     pub(super) fn read<C: Chunks>(images: &Images, archive: ChunkReader<C>) -> Result<Self, Error> {
         let mut tar = TarReader::new(archive, Limits::DEFAULT, None);
-        let mut all = Self { parts: HashMap::new(), remembered: HashMap::new(), json: 0 };
+        let mut all = Self { parts: HashMap::new(), remembered: HashMap::new(), json: 0, names: 0 };
         while let Some(entry) = tar.next_entry()? {
             let name = joined(&entry.name);
             let part = match entry.kind {
@@ -65,7 +80,8 @@ impl Parts {
                 _ => None,
             };
             if let Some(part) = part {
-                if all.parts.len() >= PARTS_MAX {
+                all.names += name.len() + part.text().len();
+                if all.parts.len() >= PARTS_MAX || all.names > NAMES_MAX {
                     return Err(invalid("the archive has too many files"));
                 }
                 all.parts.insert(name, part);
