@@ -5,6 +5,7 @@
 mod archive;
 mod bad_input;
 mod crash;
+mod durability;
 mod exec;
 mod fault;
 mod health;

@@ -107,8 +107,8 @@ fn a_daemon_killed_at_any_step_of_a_load_has_whole_images_only() {
     daemon.kill();
     for step in 1.. {
         daemon.spawn_with(&[("CLEAT_FAULT", &format!("disk {step}"))]);
-        daemon.wait_ready();
-        let loaded = daemon.docker_with_stdin(["load"], archive.clone()).code == 0;
+        let loaded = daemon.wait_ready_or_ended()
+            && daemon.docker_with_stdin(["load"], archive.clone()).code == 0;
         match loaded {
             true => daemon.kill(),
             false => daemon.wait_dead(),

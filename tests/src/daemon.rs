@@ -119,6 +119,17 @@ impl TestDaemon {
         self.docker(["version", "--format", "{{.Server.Version}}"]).ok();
     }
 
+    /// Waits until the daemon answers, or has ended before it could; returns whether it answers.
+    pub fn wait_ready_or_ended(&mut self) -> bool {
+        let socket = self.path("cleat.sock");
+        wait_for("the daemon's socket, or its end", || {
+            if self.has_ended() {
+                return Some(false);
+            }
+            UnixStream::connect(&socket).ok().map(|_| true)
+        })
+    }
+
     /// Returns a path in the test's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

@@ -7,6 +7,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     os::fd::AsRawFd,
+    path::PathBuf,
     process::{Child, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
@@ -26,6 +27,7 @@ pub fn digest(bytes: &[u8]) -> String {
 pub struct Registry {
     process: Child,
     address: String,
+    access: PathBuf,
 }
 
 impl Registry {
@@ -51,18 +53,33 @@ impl Registry {
         let mut command = daemon.network().command(docker_registry());
         let log = fs::File::create(daemon.path(&format!("registry-{address}.log")))
             .expect("a file can be made");
-        command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let access = daemon.path(&format!("registry-{address}.access"));
+        let requests = fs::File::create(&access).expect("a file can be made");
+        command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(requests).stderr(log);
         let process = command.spawn().expect("the registry starts");
         let address = address.to_owned();
         NetworkNamespace::enter(daemon.network().path(), || {
             wait_for("the registry", || TcpStream::connect(&address).ok());
         });
-        Self { process, address }
+        Self { process, address, access }
     }
 
     /// Returns the name of a repository in it.
     pub fn name(&self, path: &str) -> String {
         format!("{}/{path}", self.address)
+    }
+
+    /// Returns how many bytes went out for `GET`s of paths with `part` in them, as far as its log of accesses has come: the Combined
+    /// Log Format of the Apache server, `… "GET /v2/… HTTP/1.1" 200 1234 …`.
+    pub fn sent(&self, part: &str) -> u64 {
+        let log = fs::read_to_string(&self.access).expect("the log of accesses can be read");
+        let bytes = log.lines().filter_map(|line| {
+            let mut parts = line.split('"').skip(1);
+            let (request, rest) = (parts.next()?, parts.next()?);
+            let is_wanted = request.starts_with("GET ") && request.contains(part);
+            is_wanted.then(|| rest.split_whitespace().nth(1)?.parse::<u64>().ok())?
+        });
+        bytes.sum()
     }
 }
 

@@ -200,6 +200,12 @@ pub fn change(tree: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Says that the database is about to commit, or has just done so: the end of the daemon between two commits.
+pub fn commit() {
+    #[cfg(debug_assertions)]
+    end_daemon_if_asked();
+}
+
 /// Ends the daemon, as SIGKILL does, at the step that `CLEAT_FAULT` names: `disk N`.
 #[cfg(debug_assertions)]
 fn end_daemon_if_asked() {

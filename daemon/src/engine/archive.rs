@@ -328,7 +328,15 @@ impl Engine {
                 crate::volume::Content::Directory(path) => (path, subpath.as_str()),
                 crate::volume::Content::Filesystem { .. } => return Ok(None),
             },
-            _ => return Ok(None),
+            Source::Image { top_layer, subpath, .. } => {
+                let top = top_layer.as_deref().and_then(|top| top.parse().ok());
+                let shown = self.snapshots().open_shown(top.as_ref(), subpath.as_ref());
+                return shown.map_err(|error| {
+                    let text = format!("cannot open {subpath:?} of an image");
+                    Error::with_source(Kind::Internal, text, error)
+                });
+            }
+            Source::Tmpfs { .. } => return Ok(None),
         };
         let Some(fd) = open_path(&path) else { return Ok(None) };
         if below.is_empty() {

@@ -455,7 +455,12 @@ fn write_loop(store: &Store, queue: &mpsc::Receiver<Job>) {
         }
         let failed = match changes.is_empty() {
             true => None,
-            false => store.commit_or_settle(&mut last, &changes).err(),
+            false => {
+                crate::disk::commit();
+                let failed = store.commit_or_settle(&mut last, &changes).err();
+                crate::disk::commit();
+                failed
+            }
         };
         for reply in replies {
             reply(failed.as_ref().map(Error::again));

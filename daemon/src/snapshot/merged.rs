@@ -35,6 +35,12 @@ pub(super) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open(path, flags, Mode::empty())?)
 }
 
+/// Opens a file or directory as it is, for nothing but looking further.
+pub(super) fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(nix::fcntl::open(path, flags, Mode::empty())?)
+}
+
 /// Reads a regular file of the view of `dirs`; see [`super::Snapshots::read_file`].
 pub(super) fn read_file(dirs: &[PathBuf], path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let root: Merged =

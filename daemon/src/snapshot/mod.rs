@@ -246,6 +246,19 @@ impl Snapshots {
         merged::show(&self.lower(top).map_err(io::Error::other)?, path)
     }
 
+    /// As [`Self::show`], opened: several directories as one mount that is attached nowhere and that nobody writes to.
+    ///
+    /// # Errors
+    /// A missing layer, or an I/O error.
+    pub fn open_shown(&self, top: Option<&ChainId>, path: &Path) -> io::Result<Option<OwnedFd>> {
+        let Some(paths) = self.show(top, path)? else { return Ok(None) };
+        if let [only] = paths.as_slice() {
+            return Ok(Some(merged::open_path(only)?));
+        }
+        let options = OVERLAY_OPTIONS.map(str::to_owned).to_vec();
+        Ok(Some(Overlay { lower: paths, upper: None, options }.mount(0)?))
+    }
+
     /// Returns the directory that a container's changes are in.
     pub fn upper_dir(&self, id: &ContainerId) -> PathBuf {
         self.active(id).join("fs")

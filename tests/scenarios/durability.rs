@@ -1,0 +1,173 @@
+//! The daemon's last step of the disk may be any: pull, commit and rmi, each cut off at each step by SIGKILL. Whatever is listed
+//! afterwards is whole, nothing else is left, and what was not done can be done. (Load is in `store.rs`, what a policy removes in
+//! `image_gc.rs`; what a power cut takes is tried below the store's seam, in the daemon's own tests.)
+
+use std::fs;
+
+use cleat_tests::{Ran, Registry, TestDaemon, wait_for};
+
+use super::{
+    registry::{noise, stored, tar},
+    store::layers_with,
+};
+
+/// Goes through all steps: `act` with a daemon that dies at the step, then `after` with one that has started again and hears whether
+/// the act was done.
+#[track_caller]
+fn at_each_step(
+    daemon: &mut TestDaemon,
+    act: impl Fn(&TestDaemon) -> Ran,
+    mut after: impl FnMut(&mut TestDaemon, bool, &str),
+) {
+    for step in 1.. {
+        daemon.kill();
+        daemon.spawn_with(&[("CLEAT_FAULT", &format!("disk {step}"))]);
+        let is_done = daemon.wait_ready_or_ended() && act(daemon).code == 0;
+        let is_over = is_done && !daemon.has_ended();
+        match is_done {
+            true => daemon.kill(),
+            false => daemon.wait_dead(),
+        }
+        daemon.spawn();
+        daemon.cleat(["image", "check"]).ok();
+        let when = format!("step {step}");
+        after(daemon, is_done, &when);
+        daemon.cleat(["image", "check"]).ok();
+        if is_over {
+            assert!(step > 3, "only {step} steps were counted");
+            return;
+        }
+    }
+}
+
+fn names(daemon: &TestDaemon) -> Vec<String> {
+    let names = daemon.docker(["images", "--format", "{{.Repository}}:{{.Tag}}"]).ok();
+    names.lines().map(str::to_owned).collect()
+}
+
+/// What has come of layers so far.
+fn kept(daemon: &TestDaemon) -> u64 {
+    let partials = fs::read_dir(daemon.path("root/content/ingest")).unwrap().flatten();
+    partials.map(|partial| partial.metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn a_pull_cut_off_at_any_step_is_gone_on_with_and_fetches_only_what_is_missing() {
+    let mut daemon = TestDaemon::start();
+    let registry = Registry::start(&daemon, 5000);
+    let name = registry.name("a/pulled:1");
+    // Two layers: one that takes several writes, and a small one.
+    daemon
+        .docker_with_stdin(["import", "-", "base:1"], tar(&daemon, "large", &noise(200_000)))
+        .ok();
+    let small = daemon.path("small");
+    fs::write(&small, "small").unwrap();
+    daemon.docker(["create", "--name", "maker", "base:1", "/none"]).ok();
+    daemon.docker(["cp", &small.to_string_lossy(), "maker:/small"]).ok();
+    daemon.docker(["commit", "maker", &name]).ok();
+    daemon.docker(["rm", "maker"]).ok();
+    daemon.docker(["push", &name]).ok();
+    daemon.docker(["rmi", &name, "base:1"]).ok();
+    assert_eq!(stored(&daemon), Vec::<String>::new());
+    daemon.docker(["pull", &name]).ok();
+    let layers = ["large", "small"];
+    let all = || registry.sent("/blobs/");
+    let whole = wait_for("all bytes of the pull", || Some(all()).filter(|sent| *sent > 200_000));
+    daemon.docker(["rmi", &name]).ok();
+    drop(registry);
+    let registry = std::cell::RefCell::new(None);
+    let anew = |daemon: &TestDaemon| {
+        // What the last one still writes down of a pull that is over does not count.
+        registry.take();
+        registry.replace(Some(Registry::start(daemon, 5000)));
+    };
+    anew(&daemon);
+    let mut most = 0;
+    at_each_step(
+        &mut daemon,
+        |daemon| daemon.docker(["pull", &name]),
+        |daemon, is_done, when| {
+            let listed = names(daemon);
+            let is_listed = listed == [name.as_str()];
+            assert!(is_listed || (listed.is_empty() && !is_done), "{when}: {listed:?}");
+            let count = usize::from(is_listed);
+            for layer in layers {
+                assert_eq!(layers_with(daemon, layer).len(), count, "{when}: {layer}");
+            }
+            if !is_listed {
+                let kept = kept(daemon);
+                most = most.max(kept);
+                anew(daemon);
+                daemon.docker(["pull", &name]).ok();
+                // The configuration comes once more, whatever is there.
+                let missing = whole.saturating_sub(kept);
+                let sent = || registry.borrow().as_ref().unwrap().sent("/blobs/");
+                let sent = wait_for("what is missing", || {
+                    Some(sent()).filter(|sent| *sent + 2000 > missing)
+                });
+                assert!(
+                    sent < missing + 2000,
+                    "{when}: {sent} bytes, {kept} of {whole} were there"
+                );
+            }
+            daemon.docker(["rmi", &name]).ok();
+            daemon.docker(["image", "prune", "-f"]).ok();
+            assert_eq!(stored(daemon), Vec::<String>::new(), "{when}");
+            anew(daemon);
+        },
+    );
+    assert!(most > 200_000, "at some step all of the large layer was there, and not its image");
+}
+
+#[test]
+fn a_commit_cut_off_at_any_step_is_an_image_or_nothing() {
+    let mut daemon = TestDaemon::with_busybox();
+    daemon.docker(["create", "--name", "maker", "busybox", "true"]).ok();
+    let file = daemon.path("new-file");
+    fs::write(&file, "new").unwrap();
+    daemon.docker(["cp", &file.to_string_lossy(), "maker:/new-file"]).ok();
+    let before = stored(&daemon).len();
+    at_each_step(
+        &mut daemon,
+        |daemon| daemon.docker(["commit", "maker", "made:1"]),
+        |daemon, is_done, when| {
+            let is_listed = names(daemon).contains(&"made:1".to_owned());
+            assert!(is_listed || !is_done, "{when}");
+            assert_eq!(layers_with(daemon, "new-file").len(), usize::from(is_listed), "{when}");
+            if !is_listed {
+                daemon.docker(["commit", "maker", "made:1"]).ok();
+            }
+            daemon.docker(["rmi", "made:1"]).ok();
+            assert_eq!(stored(daemon).len(), before, "{when}");
+        },
+    );
+    daemon.docker(["rm", "maker"]).ok();
+}
+
+#[test]
+fn an_rmi_cut_off_at_any_step_leaves_an_image_or_nothing() {
+    let mut daemon = TestDaemon::with_busybox();
+    let before = stored(&daemon).len();
+    let make = |daemon: &TestDaemon| {
+        let tar = tar(daemon, "gone-file", b"gone");
+        daemon.docker_with_stdin(["import", "-", "gone:1"], tar).ok();
+    };
+    make(&daemon);
+    at_each_step(
+        &mut daemon,
+        |daemon| daemon.docker(["rmi", "gone:1"]),
+        |daemon, is_done, when| {
+            let ids = daemon.docker(["images", "-aq", "--no-trunc"]).ok();
+            let rest = ids.lines().count() - 1;
+            assert!(rest == 0 || !is_done, "{when}: {ids}");
+            assert_eq!(layers_with(daemon, "gone-file").len(), rest, "{when}");
+            // Its name may have gone without it.
+            if names(daemon).contains(&"gone:1".to_owned()) {
+                daemon.docker(["rmi", "gone:1"]).ok();
+            }
+            daemon.docker(["image", "prune", "-f"]).ok();
+            assert_eq!(stored(daemon).len(), before, "{when}");
+            make(daemon);
+        },
+    );
+}
