@@ -3,6 +3,7 @@
 //! Keys and texts are dockerd's, see `dockerd(8)`: a key that nobody knows, and one that stands both in the file and on the command
 //! line, end the start. A key that dockerd knows and we do not honour is refused too, rather than ignored.
 
+pub mod cgroups;
 mod file;
 mod flags;
 
@@ -70,8 +71,8 @@ pub struct Config {
     pub init: Option<PathBuf>,
     /// Containers that do not say get an init.
     pub init_by_default: bool,
-    /// Before a container's own cgroup, `/cleat[-suffix]` unless configured.
-    pub cgroup_parent: String,
+    /// Who makes containers' cgroups, and where: `exec-opts`, `cgroup-parent`.
+    pub cgroups: cgroups::Cgroups,
     /// The default bridge.
     pub network: crate::network::Config,
     /// `log-driver` and `log-opts`.
@@ -273,10 +274,12 @@ fn check(raw: File) -> Result<Config, Error> {
         default_runtime,
         init: init(&raw)?,
         init_by_default: raw.init.unwrap_or(false),
-        cgroup_parent: raw
-            .cgroup_parent
-            .clone()
-            .unwrap_or_else(|| format!("/{}", named("cleat", &suffix))),
+        cgroups: cgroups::Cgroups::new(
+            raw.exec_opts.as_deref().unwrap_or_default(),
+            raw.cgroup_parent.as_deref(),
+            named("cleat", &suffix),
+            cgroups::Host::look(),
+        )?,
         network: network(&raw, &suffix)?,
         log_driver,
         log_opts: raw.log_opts.clone().unwrap_or_default(),
@@ -578,11 +581,16 @@ mod tests {
         assert_eq!(parsed(text).map(|_| ()).unwrap_err(), expected, "{text}");
     }
 
+    fn id() -> cleat_proto::id::ContainerId {
+        "a".repeat(64).parse().unwrap()
+    }
+
     #[test]
     fn an_empty_file_is_the_defaults() {
         let config = parsed("").unwrap();
         assert_eq!(config.root, Path::new("/var/lib/cleat"));
-        assert_eq!((config.network.suffix.as_str(), config.cgroup_parent.as_str()), ("", "/cleat"));
+        assert_eq!(config.network.suffix, "");
+        assert!(config.cgroups.path("", &id()).contains("cleat"));
         assert_eq!(config.network.bridge.as_deref(), Some("cleat0"));
         assert_eq!(config.hosts, [Host::Unix(DEFAULT_SOCKET.into())]);
         assert!(!config.stop_containers);
@@ -632,7 +640,8 @@ mod tests {
     fn two_roots_share_no_name() {
         let config = parsed(r#"{"data-root":"/tmp/other"}"#).unwrap();
         assert_eq!(config.network.suffix.len(), 6);
-        assert_eq!(config.cgroup_parent, format!("/cleat-{}", config.network.suffix));
+        let own = format!("cleat-{}", config.network.suffix);
+        assert!(config.cgroups.path("", &id()).contains(&own));
         assert!(
             config.network.bridge.unwrap().len() < 16,
             "an interface's name has 15 bytes at most"
@@ -711,6 +720,7 @@ mod tests {
     #[test]
     fn bad_values_have_dockers_words() {
         refused(r#"{"default-runtime":"x"}"#, "specified default runtime 'x' does not exist");
+        refused(r#"{"exec-opts":["a=b"]}"#, "invalid exec-opt (a=b): unknown option: 'a'");
         refused(r#"{"log-driver":"x"}"#, "logger: no log driver named 'x' is registered");
         refused(r#"{"log-level":"x"}"#, "invalid logging level: x");
         refused(r#"{"labels":["x"]}"#, "bad attribute format: x");

@@ -18,7 +18,7 @@ use std::{
 use cleat_proto::containerd::types::Mount;
 use cleat_sys::mountapi::read_only_clone;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{cgroup::Cgroup, error::Error, reaper::Reaper, stdio::ChildEnds};
 
@@ -192,7 +192,7 @@ impl Runtime {
     ) -> Result<(), Error> {
         match kept {
             // The verb goes on where we could not: it waits, and kills what is left.
-            Some(kept) if !kept.state.cleat.poststop_hooks && kept.remove().is_ok() => Ok(()),
+            Some(kept) if kept.is_simple() && kept.remove().is_ok() => Ok(()),
             _ => self.simple(reaper, "delete", &["--force"], id).await,
         }
     }
@@ -358,6 +358,8 @@ struct Extra {
     namespaces: i32,
     poststart_hooks: bool,
     poststop_hooks: bool,
+    /// systemd's, which is to be told of the end.
+    unit: Option<IgnoredAny>,
 }
 
 impl Kept {
@@ -369,6 +371,12 @@ impl Kept {
     /// Whether all processes end with the first one.
     pub fn has_pid_namespace(&self) -> bool {
         self.state.cleat.namespaces & libc::CLONE_NEWPID != 0
+    }
+
+    /// Whether files are all that has to be removed.
+    fn is_simple(&self) -> bool {
+        let own = &self.state.cleat;
+        !own.poststop_hooks && own.unit.is_none()
     }
 
     /// Does what the verb `delete` does for a container that has ended and left nothing behind.

@@ -19,6 +19,7 @@ mod resources;
 mod run;
 mod security;
 mod store;
+mod systemd;
 mod terminal;
 mod tls;
 mod units;

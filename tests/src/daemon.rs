@@ -33,6 +33,8 @@ pub struct TestDaemon {
     directory: TempDir,
     network: NetworkNamespace,
     cgroup: String,
+    /// Its cgroups are systemd's.
+    systemd: bool,
     options: Options,
     /// Where its data goes; below the test's directory if this is empty.
     root: PathBuf,
@@ -52,6 +54,14 @@ impl TestDaemon {
         daemon
     }
 
+    /// Starts one whose cgroups are systemd's (`CLEAT_TEST_SYSTEMD` in the environment makes all of them so), with
+    /// `busybox:latest` in it.
+    pub fn with_systemd() -> Self {
+        let daemon = Self::make(PathBuf::new(), Options::default(), true);
+        daemon.import_busybox();
+        daemon
+    }
+
     /// Starts one with more flags.
     pub fn with(options: Options) -> Self {
         Self::at(PathBuf::new(), options)
@@ -59,13 +69,18 @@ impl TestDaemon {
 
     /// Starts one whose data goes to a directory that is the test's.
     pub fn at(root: PathBuf, options: Options) -> Self {
+        Self::make(root, options, std::env::var_os("CLEAT_TEST_SYSTEMD").is_some())
+    }
+
+    fn make(root: PathBuf, options: Options, systemd: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name =
             format!("cleat-t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory =
             tempfile::Builder::new().prefix("cleat-").tempdir().expect("a directory can be made");
         let network = NetworkNamespace::new(name.clone());
-        let mut daemon = Self { directory, network, cgroup: name, options, root, process: None };
+        let mut daemon =
+            Self { directory, network, cgroup: name, systemd, options, root, process: None };
         daemon.spawn();
         daemon
     }
@@ -93,7 +108,13 @@ impl TestDaemon {
             .arg(self.path("run"))
             .arg("-H")
             .arg(self.host())
-            .args(["--cgroup-parent", &format!("/{}", self.cgroup), "--debug"])
+            .args([
+                "--cgroup-parent",
+                &self.cgroup_parent(),
+                "--exec-opt",
+                self.driver(),
+                "--debug",
+            ])
             .args(&self.options.flags)
             .envs(self.options.env.iter().map(|(key, value)| (key, value)))
             .envs(env.iter().copied())
@@ -102,6 +123,23 @@ impl TestDaemon {
             .stdout(log.try_clone().expect("a file can be cloned"))
             .stderr(log);
         self.process = Some(command.spawn().expect("the daemon starts"));
+    }
+
+    fn driver(&self) -> &'static str {
+        match self.systemd {
+            true => "native.cgroupdriver=systemd",
+            false => "native.cgroupdriver=cgroupfs",
+        }
+    }
+
+    /// Returns the parent of its containers' cgroups: a directory, or a slice of its own.
+    pub fn cgroup_parent(&self) -> String {
+        if self.systemd { slice(&self.cgroup) } else { format!("/{}", self.cgroup) }
+    }
+
+    /// Changes the driver for the daemon's next start.
+    pub fn set_systemd(&mut self, systemd: bool) {
+        self.systemd = systemd;
     }
 
     /// Waits until the daemon accepts connections and answers.
@@ -275,7 +313,11 @@ impl TestDaemon {
     }
 
     fn traces(&self) -> Traces<'_> {
-        Traces { directory: self.directory.path(), cgroup: &self.cgroup }
+        Traces {
+            directory: self.directory.path(),
+            cgroup: &self.cgroup,
+            slice: slice(&self.cgroup),
+        }
     }
 
     fn remove_everything(&mut self) {
@@ -298,7 +340,23 @@ impl TestDaemon {
         for pid in self.traces().processes() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
+        self.stop_slice();
     }
+
+    /// A slice stays until somebody stops it, and whoever is in it ends with it.
+    fn stop_slice(&self) {
+        let slice = slice(&self.cgroup);
+        if Traces::directories(&slice).next().is_some() {
+            let _ = Command::new("systemctl").args(["stop", &slice]).status();
+            // Of v1, systemd leaves alone what it has no use for.
+            Traces::directories(&slice).for_each(|path| drop(fs::remove_dir(path)));
+        }
+    }
+}
+
+/// The slice that stands for a cgroup's name; dashes would nest it in others.
+fn slice(name: &str) -> String {
+    format!("{}.slice", name.replace('-', "_"))
 }
 
 fn is_empty(path: &Path) -> bool {
@@ -329,5 +387,6 @@ impl Drop for TestDaemon {
         }
         assert!(ended.is_ok(), "the daemon could not be emptied and stopped");
         assert!(left.is_empty(), "left on the host:\n{}", left.join("\n"));
+        self.stop_slice();
     }
 }

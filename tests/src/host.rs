@@ -1,7 +1,11 @@
 //! Kernel objects of the host that a test may leave behind.
 
 use std::sync::{Mutex, PoisonError};
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::run;
 
@@ -69,6 +73,8 @@ pub struct Traces<'a> {
     pub directory: &'a Path,
     /// The name of its cgroups' parent.
     pub cgroup: &'a str,
+    /// Or of its slice: systemd's, unless something is in it.
+    pub slice: String,
 }
 
 impl Traces<'_> {
@@ -104,13 +110,19 @@ impl Traces<'_> {
     }
 
     fn cgroups(&self) -> Vec<String> {
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted").flatten();
-        let roots = hierarchies.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
-        roots
-            .map(|root: std::path::PathBuf| root.join(self.cgroup))
-            .filter(|path| path.exists())
+        let below = |slice: PathBuf| fs::read_dir(slice).into_iter().flatten().flatten();
+        let scopes = Self::directories(&self.slice).flat_map(below).map(|entry| entry.path());
+        Self::directories(self.cgroup)
+            .chain(scopes.filter(|path| path.is_dir()))
             .map(|path| format!("cgroup {}", path.display()))
             .collect()
+    }
+
+    /// Returns where a cgroup below the root is there, in every hierarchy.
+    pub fn directories(cgroup: &str) -> impl Iterator<Item = PathBuf> {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted").flatten();
+        let roots = hierarchies.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
+        roots.map(move |root: PathBuf| root.join(cgroup)).filter(|path| path.exists())
     }
 }
 

@@ -9,7 +9,7 @@ check "the socket is the group's" "660 root docker" "$(stat -c '%a %U %G' /run/c
 check "nobody asked yet" inactive "$(systemctl is-active cleat.service || true)"
 docker version >/dev/null
 check "the first client starts the service" "active notify" "$(systemctl show -p ActiveState,Type --value cleat.service | sort | xargs)"
-check "the cgroup version" "2 cgroupfs" "$(docker info --format '{{.CgroupVersion}} {{.CgroupDriver}}')"
+check "the cgroup version" "2 systemd" "$(docker info --format '{{.CgroupVersion}} {{.CgroupDriver}}')"
 check "no warning but that nothing is forwarded yet" "[]" \
   "$(docker info --format '{{json .Warnings}}' | sed 's/"WARNING: IPv4 forwarding is disabled"//; s/null/[]/')"
 import_busybox
@@ -36,5 +36,14 @@ docker run --rm busybox true
 check "the log has no gap" "" "$(docker logs keep | awk '$1 != NR { print NR; exit }')"
 docker rm -f keep >/dev/null
 none_left
+# As it was told for once: directories of the engine's own.
+systemctl stop cleat.socket cleat.service
+mkdir -p /etc/cleat
+echo '{"exec-opts": ["native.cgroupdriver=cgroupfs"]}' >/etc/cleat/daemon.json
+systemctl start cleat.socket
+check "the cgroup driver that was asked for" "cgroupfs" "$(docker info --format '{{.CgroupDriver}}')"
+check "a cgroup below the daemon's" "0::/cleat/" "$(docker run --rm --cgroupns host busybox cat /proc/self/cgroup | cut -c-10)"
+none_left
 systemctl stop cleat.socket cleat.service
 check "the parent cgroup goes with the daemon" "" "$(ls -d /sys/fs/cgroup/cleat 2>/dev/null || true)"
+rm /etc/cleat/daemon.json

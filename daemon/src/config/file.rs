@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::{Error, invalid};
 
 /// What dockerd 28.5 knows and we do not honour. Source: `dockerd(8)`.
-const NOT_YET: [&str; 48] = [
+const NOT_YET: [&str; 47] = [
     "allow-direct-routing",
     "api-cors-header",
     "authorization-plugins",
@@ -31,7 +31,6 @@ const NOT_YET: [&str; 48] = [
     "default-ipc-mode",
     "default-network-opts",
     "default-stop-timeout",
-    "exec-opts",
     "experimental",
     "features",
     "fixed-cidr",
@@ -115,6 +114,7 @@ file! {
     init: bool = "init",
     init_path: String = "init-path",
     cgroup_parent: String = "cgroup-parent",
+    exec_opts: Vec<String> = "exec-opts",
     bridge: String = "bridge",
     bip: String = "bip",
     mtu: i64 = "mtu",

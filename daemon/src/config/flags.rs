@@ -83,9 +83,12 @@ pub struct Flags {
     /// The init's binary
     #[arg(long, value_name = "FILE")]
     init_path: Option<String>,
-    /// Parent cgroup of all containers
+    /// Parent cgroup of all containers [default: /cleat, or system.slice with systemd]
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,
+    /// Who makes containers' cgroups: native.cgroupdriver=cgroupfs or systemd [default: systemd on cgroup v2 where it runs]
+    #[arg(long = "exec-opt", value_name = "OPTION=VALUE")]
+    exec_opts: Vec<String>,
     /// Name of the default bridge, or none
     #[arg(short = 'b', long)]
     bridge: Option<String>,
@@ -186,6 +189,7 @@ impl Flags {
             init: flags.init,
             init_path: flags.init_path,
             cgroup_parent: flags.cgroup_parent,
+            exec_opts: list(flags.exec_opts),
             bridge: flags.bridge,
             bip: flags.bip,
             mtu: flags.mtu,

@@ -104,7 +104,7 @@ impl Engine {
             n_goroutines: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             system_time: jiff::Timestamp::now().to_string(),
             logging_driver: config.log_driver.clone(),
-            cgroup_driver: "cgroupfs".to_owned(),
+            cgroup_driver: config.cgroups.driver.name().to_owned(),
             cgroup_version: if host.unified { "2" } else { "1" }.to_owned(),
             n_events_listener: self.events().listeners(),
             kernel_version: host.kernel.clone(),
@@ -292,10 +292,18 @@ fn controllers(unified: bool) -> Vec<String> {
             .map(str::to_owned)
             .collect();
     }
+    mounted(&read("/proc/cgroups"))
+}
+
+/// Reads off a `/proc/cgroups` which controllers are in a hierarchy of v1: a kernel may have some for v2 alone.
+fn mounted(table: &str) -> Vec<String> {
     // cgroups(7): name, hierarchy, number of cgroups, enabled
-    let table = read("/proc/cgroups");
-    let enabled = table.lines().filter(|line| line.ends_with("\t1"));
-    enabled.filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
+    let rows = table.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    rows.filter_map(|row| match row[..] {
+        [name, hierarchy, _, "1"] if hierarchy != "0" => Some(name.to_owned()),
+        _ => None,
+    })
+    .collect()
 }
 
 fn memory_bytes() -> Option<u64> {
@@ -394,4 +402,15 @@ fn security_options(host: &Host) -> Vec<String> {
         options.push("name=cgroupns".to_owned());
     }
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_in_no_hierarchy_of_v1_is_not_there() {
+        let table = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t41\t1\npids\t4\t36\t1\nrdma\t9\t1\t0\n";
+        assert_eq!(mounted(table), ["pids"]);
+    }
 }

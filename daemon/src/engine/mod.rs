@@ -69,7 +69,7 @@ use crate::{
     network,
     registry::Registries,
     snapshot::Snapshots,
-    task::{self, TaskDir},
+    task::{self, TaskDir, cgroup},
     volume::Volumes,
 };
 
@@ -263,12 +263,16 @@ impl Engine {
         self.container_dir(id).join(format!("{id}-json.log"))
     }
 
-    /// Returns a container's cgroup, below each hierarchy's mount.
+    /// Returns the cgroup that a container is to have, as the runtime is told.
+    fn cgroups_path(&self, record: &Record) -> String {
+        self.config().cgroups.path(&record.host_config.cgroup_parent, &record.id)
+    }
+
+    /// Returns a container's cgroup, below each hierarchy's mount: that of its task, which may be older than what the daemon
+    /// was told of drivers and parents.
     pub fn cgroup_path(&self, record: &Record) -> String {
-        let own = record.host_config.cgroup_parent.as_str();
-        let config = self.config();
-        let parent = if own.is_empty() { config.cgroup_parent.as_str() } else { own };
-        format!("/{}/{}", parent.trim_matches('/'), record.id)
+        let told = self.task_dir(&record.id).cgroups_path();
+        cgroup::directory(&told.unwrap_or_else(|| self.cgroups_path(record)))
     }
 
     /// Publishes an event about a container: its labels, its name and its image, and what the action adds.

@@ -45,7 +45,9 @@ impl Engine {
         self.0.events.close();
         if self.entries().iter().all(|entry| !entry.view().state.is_running()) {
             self.0.networks.close().await;
-            cgroup::remove_if_empty(&self.config().cgroup_parent);
+            if let Some(parent) = self.config().cgroups.own_parent() {
+                cgroup::remove_if_empty(parent);
+            }
         }
     }
 }

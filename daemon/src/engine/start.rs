@@ -22,6 +22,7 @@ use super::{
     Engine, Entry, Error, Result, create::top_layer, fault, health, log_orders, paths, validate,
 };
 use crate::{
+    config::{Runtime, cgroups::Driver},
     container::{
         Container, Health, Record, Run, State,
         mount_point::Source,
@@ -90,6 +91,7 @@ impl Engine {
 
     /// Everything up to the first process that runs.
     async fn run(&self, entry: &Entry, record: &Arc<Record>, task: &TaskDir) -> Result<Started> {
+        validate::check_cgroup_parent(&record.host_config, &self.config())?;
         validate::check_at_start(&record.host_config)?;
         fault::point("start.before-directory");
         self.make_directories(record, task)?;
@@ -104,7 +106,7 @@ impl Engine {
         if sandbox.as_ref().is_some_and(|sandbox| sandbox.netns.is_some()) {
             join_network(&mut spec, format!("/proc/{shim}/fd/4").into());
         }
-        write_bundle(task, &spec)?;
+        task.write_spec(&spec)?;
         fault::point("start.after-bundle");
         fault::shim_point("start.after-bundle", shim);
         let mut client = Client::connect(task).await?;
@@ -323,7 +325,7 @@ impl Engine {
             uts: own_or_host(&host.uts_mode),
             cgroup: own_or_host(&host.cgroupns_mode),
             shm: shared.shm.clone(),
-            cgroups_path: self.cgroup_path(record),
+            cgroups_path: self.cgroups_path(record),
             init_binary,
             read_file,
             kernel: self.0.host.kernel,
@@ -512,7 +514,7 @@ impl Engine {
         Ok(Orders {
             runtime: Some(shim_v1::Runtime {
                 binary: runtime.path.display().to_string(),
-                args: runtime.args.clone(),
+                args: runtime_args(runtime, config.cgroups.driver),
                 root: self.runtime_root(name).display().to_string(),
                 native: runtime.native,
             }),
@@ -623,13 +625,14 @@ fn join_network(spec: &mut Spec, path: PathBuf) {
     }
 }
 
-fn write_bundle(task: &TaskDir, spec: &Spec) -> Result<()> {
-    let path = task.path().join("config.json");
-    let fail = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::with_source(Kind::Internal, format!("cannot write {}", path.display()), error)
-    };
-    let bytes = serde_json::to_vec(spec).map_err(|error| fail(error.into()))?;
-    fs::write(&path, bytes).map_err(|error| fail(error.into()))
+/// What stands before a runtime's verb. Which driver makes the cgroups, every verb is told, as by containerd.
+fn runtime_args(runtime: &Runtime, driver: Driver) -> Vec<String> {
+    const SYSTEMD: &str = "--systemd-cgroup";
+    let mut args = runtime.args.clone();
+    if driver == Driver::Systemd && !args.iter().any(|arg| arg == SYSTEMD) {
+        args.push(SYSTEMD.to_owned());
+    }
+    args
 }
 
 /// Puts the runtime's words into Docker's shape, with the kind that Docker's status stands for.

@@ -36,6 +36,7 @@ pub(super) fn check(
     crate::spec::check(config, host)?;
     check_restart_policy(&host.restart_policy, host.auto_remove)?;
     log_orders::check(&host.log_config)?;
+    check_cgroup_parent(host, daemon)?;
     check_runtime(host, daemon)?;
     check_network(config, host)?;
     check_namespaces(host)?;
@@ -45,6 +46,15 @@ pub(super) fn check(
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
     Ok(warnings)
+}
+
+/// Checks the parent of the container's cgroup against the driver; as Docker at every start too, since that may have changed.
+///
+/// # Errors
+/// Docker's words.
+pub(super) fn check_cgroup_parent(host: &HostConfig, daemon: &DaemonConfig) -> Result<()> {
+    let checked = daemon.cgroups.driver.check_parent(&host.cgroup_parent);
+    checked.map_err(|error| invalid(error.to_string()))
 }
 
 /// Checks what becomes a path or a line of a file.

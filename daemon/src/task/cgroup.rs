@@ -14,6 +14,20 @@ const MOUNT: &str = "/sys/fs/cgroup";
 /// How often a kill is tried on processes that keep coming.
 const ROUNDS: u32 = 50;
 
+/// Returns where the cgroup that a `cgroupsPath` names is below each hierarchy's mount: itself, or for `slice:prefix:name` the
+/// scope `prefix-name.scope`. `a-b.slice` lies in `a.slice`. Source: `systemd.slice(5)`.
+pub fn directory(cgroups_path: &str) -> String {
+    let [slice, prefix, name] = cgroups_path.splitn(3, ':').collect::<Vec<_>>()[..] else {
+        return cgroups_path.to_owned();
+    };
+    let slice = slice.trim_end_matches(".slice");
+    let ends = slice.match_indices('-').map(|(at, _)| at).chain([slice.len()]);
+    // The root of all slices is called `-`.
+    let slices = ends.filter(|&end| end > 0 && slice != "-");
+    let parents: String = slices.map(|end| format!("/{}.slice", &slice[..end])).collect();
+    format!("{parents}/{prefix}-{name}.scope")
+}
+
 /// Returns the directories of the cgroup `path` (`/cleat/<id>`), one in each hierarchy that has it.
 fn directories(path: &str) -> Vec<PathBuf> {
     let below = path.trim_start_matches('/');
@@ -121,6 +135,18 @@ mod tests {
         let directory = root.join(path.trim_start_matches('/')).join("below");
         fs::create_dir_all(&directory).unwrap();
         (path, directory)
+    }
+
+    #[test]
+    fn a_scope_is_in_its_slices() {
+        for (path, expected) in [
+            ("/cleat/abc", "/cleat/abc"),
+            ("system.slice:cleat:abc", "/system.slice/cleat-abc.scope"),
+            ("a-b-c.slice:cleat-x:abc", "/a.slice/a-b.slice/a-b-c.slice/cleat-x-abc.scope"),
+            ("-.slice:cleat:abc", "/cleat-abc.scope"),
+        ] {
+            assert_eq!(directory(path), expected);
+        }
     }
 
     #[test]

@@ -14,7 +14,13 @@ use std::{
 
 use cleat_proto::{exit, exit::Exit, id::ContainerId, journal};
 
+use oci_spec::runtime::Spec;
+use serde::Deserialize;
+
 use super::Error;
+
+/// The bundle's spec.
+const SPEC: &str = "config.json";
 
 /// Our namespace among the tasks, in containerd's sense.
 pub const NAMESPACE: &str = "cleat";
@@ -142,6 +148,32 @@ impl TaskDir {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// Writes the bundle's `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Files`].
+    pub fn write_spec(&self, spec: &Spec) -> Result<(), Error> {
+        let path = self.path.join(SPEC);
+        let written = serde_json::to_vec(spec).map_err(io::Error::from);
+        let written = written.and_then(|bytes| fs::write(&path, bytes));
+        written.map_err(Error::files(format!("cannot write {}", path.display())))
+    }
+
+    /// Reads which cgroup the task was made with: the bundle's `cgroupsPath`. `None` where there is no bundle yet.
+    pub fn cgroups_path(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Bundle {
+            linux: Linux,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Linux {
+            cgroups_path: String,
+        }
+        let bytes = fs::read(self.path.join(SPEC)).ok()?;
+        serde_json::from_slice::<Bundle>(&bytes).ok().map(|bundle| bundle.linux.cgroups_path)
+    }
+
     /// Reads the journal's entries above `after`, for a shim that is dead. A last line that is cut short is left out.
     pub fn journal(&self, after: u64) -> Vec<journal::Entry> {
         let text = fs::read_to_string(self.path.join(journal::FILE_NAME)).unwrap_or_default();
@@ -185,6 +217,19 @@ mod tests {
         task.remove().unwrap();
         task.remove().unwrap();
         assert!(TaskDir::list(state.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_bundle_says_which_cgroup_the_task_has() {
+        let state = tempfile::tempdir().unwrap();
+        let task = task(state.path());
+        task.make().unwrap();
+        assert_eq!(task.cgroups_path(), None);
+        let mut spec = Spec::default();
+        let linux = spec.linux_mut().as_mut().unwrap();
+        linux.set_cgroups_path(Some("a.slice:b:c".into()));
+        task.write_spec(&spec).unwrap();
+        assert_eq!(task.cgroups_path().unwrap(), "a.slice:b:c");
     }
 
     #[test]

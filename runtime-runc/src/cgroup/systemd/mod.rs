@@ -110,8 +110,13 @@ impl Unit {
         move |source| Error::Systemd { what, unit: unit.clone(), source }
     }
 
-    /// Makes the unit, with `pid` in it.
-    fn start(&self, pid: Pid, annotations: &BTreeMap<String, String>) -> Result<()> {
+    /// Makes the unit, with `pid` in it. One of that name in which nobody is (`is_empty`) makes way.
+    fn start(
+        &self,
+        pid: Pid,
+        annotations: &BTreeMap<String, String>,
+        is_empty: bool,
+    ) -> Result<()> {
         let mut properties = properties::of_new(&self.name, self.slice(), pid);
         properties.extend(annotation::properties(annotations)?);
         let mut bus = self.connect()?;
@@ -125,9 +130,14 @@ impl Unit {
             bus.wait_for_job(&job)
         };
         match start() {
-            // What is left of a failed one of that name; systemd removes it when it is told to forget the failure.
+            // What is left of a failed one; systemd removes it when it is told to forget the failure. Or one whose processes have
+            // ended this moment, which systemd has yet to hear.
             Err(error) if error.is("UnitExists") => {
-                self.reset(&mut self.connect()?);
+                if is_empty && self.name.ends_with(".scope") {
+                    self.stop()?;
+                } else {
+                    self.reset(&mut self.connect()?);
+                }
                 start().map_err(failed)
             }
             Err(error) => {
@@ -211,7 +221,7 @@ impl Cgroup {
     /// Brings a container's first process in. With systemd the cgroup begins with it; else it is there already.
     pub fn admit(&self, pid: Pid, annotations: &BTreeMap<String, String>) -> Result<()> {
         let Some(unit) = &self.unit else { return self.add(pid) };
-        unit.start(pid, annotations)?;
+        unit.start(pid, annotations, self.pids()?.is_empty())?;
         // The hierarchies and controllers that systemd leaves alone.
         self.create()?;
         match self.add(pid) {
