@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use cleat_tests::{Options, Ran, TestDaemon, run_with_stdin, static_worker};
+use cleat_tests::{Options, Ran, TestDaemon, run_with_stdin, static_worker, wait_for};
 
 /// Runs a command with both clients and gives each result to `check`.
 fn both(daemon: &TestDaemon, args: &[&str], check: impl Fn(Ran)) {
@@ -153,7 +153,11 @@ fn an_init_hands_signals_on() {
     let flags = vec!["--init-path".to_owned(), static_worker().to_string_lossy().into_owned()];
     let daemon = TestDaemon::with(Options { flags, ..Options::default() });
     daemon.import_busybox();
-    daemon.docker(["run", "-d", "--init", "--name", "gentle", "busybox", "sleep", "60"]).expect(0);
+    let script = "echo on; exec sleep 1000";
+    let flags = ["run", "-d", "--init", "--name", "gentle", "busybox", "sh", "-c", script];
+    daemon.docker(flags).expect(0);
+    // The kernel drops what comes before the init has its handlers.
+    wait_for("the init's child", || (daemon.docker(["logs", "gentle"]).ok() == "on").then_some(()));
     daemon.docker(["kill", "-s", "USR1", "gentle"]).expect(0);
     assert_eq!(daemon.docker(["wait", "gentle"]).text(), "138");
 }
