@@ -2,13 +2,13 @@
 //! afterwards is whole, nothing else is left, and what was not done can be done. (Load is in `store.rs`, what a policy removes in
 //! `image_gc.rs`; what a power cut takes is tried below the store's seam, in the daemon's own tests.)
 
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 
-use cleat_tests::{Ran, Registry, TestDaemon, wait_for};
+use cleat_tests::{Options, Ran, Registry, TestDaemon, run, wait_for};
 
 use super::{
     registry::{noise, stored, tar},
-    store::layers_with,
+    store::{SmallDisk, layers_with},
 };
 
 /// Goes through all steps: `act` with a daemon that dies at the step, then `after` with one that has started again and hears whether
@@ -170,4 +170,143 @@ fn an_rmi_cut_off_at_any_step_leaves_an_image_or_nothing() {
             make(daemon);
         },
     );
+}
+
+/// What is done on a disk that has too little room for it.
+struct Act<'a> {
+    name: &'a str,
+    /// What it makes, if it is done.
+    image: &'a str,
+    run: &'a dyn Fn(&TestDaemon) -> Ran,
+}
+
+#[test]
+fn a_full_disk_ends_whatever_makes_an_image_with_a_clear_error_and_gets_all_its_space_back() {
+    let disk = SmallDisk::new(64);
+    let mut daemon = TestDaemon::at(disk.path().to_owned(), Options::default());
+    symlink(disk.path(), daemon.path("root")).unwrap();
+    let registry = Registry::start(&daemon, 5000);
+    let pulled = registry.name("a/pulled:1");
+    let size = 3 << 20;
+    let layer = tar(&daemon, "medium", &noise(size));
+    daemon.docker_with_stdin(["import", "-", &pulled], layer.clone()).ok();
+    daemon.docker(["push", &pulled]).ok();
+    daemon.docker(["tag", &pulled, "loaded:1"]).ok();
+    let archive = run(daemon.docker_command().args(["save", "loaded:1"])).expect(0).stdout;
+    daemon.docker(["rmi", &pulled, "loaded:1"]).ok();
+    daemon.docker_with_stdin(["import", "-", "kept:1"], tar(&daemon, "kept", b"kept")).ok();
+    daemon.docker(["create", "--name", "maker", "kept:1", "/none"]).ok();
+    let medium = daemon.path("tar/medium");
+    daemon.docker(["cp", &medium.to_string_lossy(), "maker:/medium"]).ok();
+    let acts = [
+        Act { name: "pull", image: &pulled, run: &|daemon| daemon.docker(["pull", &pulled]) },
+        Act {
+            name: "load",
+            image: "loaded:1",
+            run: &|daemon| daemon.docker_with_stdin(["load"], archive.clone()),
+        },
+        Act {
+            name: "import",
+            image: "imported:1",
+            run: &|daemon| daemon.docker_with_stdin(["import", "-", "imported:1"], layer.clone()),
+        },
+        Act {
+            name: "commit",
+            image: "made:1",
+            run: &|daemon| daemon.docker(["commit", "maker", "made:1"]),
+        },
+    ];
+    for act in &acts {
+        // Once where there is room: what the database grows by is no leak.
+        (act.run)(&daemon).ok();
+        daemon.docker(["rmi", act.image]).ok();
+    }
+    let clean = |daemon: &TestDaemon| {
+        daemon.docker(["image", "prune", "-f"]).ok();
+    };
+    clean(&daemon);
+    let layers = || layers_with(&daemon, "medium").len();
+    wait_for("the layers' end", || (layers() == 0).then_some(()));
+    let free = disk.free();
+    // From nothing to what all but suffices; a pull takes its bytes twice for a while.
+    let sizes = [0, 4 << 10, 64 << 10, 1 << 20, size - (64 << 10), size + (1 << 20), 2 * size];
+    for act in &acts {
+        let mut refusals = 0;
+        for but in sizes {
+            let when = format!("{} with {but} bytes left", act.name);
+            disk.fill(but as u64);
+            let ran = (act.run)(&daemon);
+            let listed = names(&daemon).contains(&act.image.to_owned());
+            assert_eq!(ran.code == 0, listed, "{when}: {}", ran.stderr);
+            if !listed {
+                refusals += 1;
+                let said = ran.stderr.to_lowercase();
+                assert!(said.contains("no space left on device"), "{when}: {said}");
+            }
+            // What is there is whole, now and after a start, and can be removed though there is no room.
+            daemon.cleat(["image", "check"]).ok();
+            if but == 0 || listed {
+                daemon.kill();
+                daemon.spawn();
+                daemon.cleat(["image", "check"]).ok();
+            }
+            assert_eq!(names(&daemon).contains(&act.image.to_owned()), listed, "{when}");
+            if listed {
+                daemon.docker(["rmi", act.image]).ok();
+            }
+            disk.empty();
+            clean(&daemon);
+            wait_for(&format!("the space after a {when}"), || {
+                (disk.free() + (256 << 10) > free).then_some(())
+            });
+        }
+        assert!(refusals >= 4, "{}: {refusals} of {} were refused", act.name, sizes.len());
+    }
+    daemon.docker(["rm", "maker"]).ok();
+}
+
+#[test]
+fn a_container_on_a_full_disk_is_there_or_not_and_can_be_removed() {
+    let disk = SmallDisk::new(64);
+    let mut daemon = TestDaemon::at(disk.path().to_owned(), Options::default());
+    symlink(disk.path(), daemon.path("root")).unwrap();
+    daemon.import_busybox();
+    let name = |n: usize| format!("c{n}");
+    for n in 0..2 {
+        daemon.docker(["create", "--name", &name(n), "busybox", "true"]).ok();
+    }
+    disk.fill(0);
+    let mut made: Vec<String> = (0..2).map(name).collect();
+    let mut is_refused = false;
+    // What records need is what there is no room for.
+    let label = format!("much={}", "x".repeat(100_000));
+    for n in 2..200 {
+        let ran =
+            daemon.docker(["create", "--name", &name(n), "--label", &label, "busybox", "true"]);
+        if ran.code == 0 {
+            made.push(name(n));
+            continue;
+        }
+        let said = ran.stderr.to_lowercase();
+        assert!(said.contains("no space left on device"), "{said}");
+        is_refused = true;
+        break;
+    }
+    assert!(is_refused, "a disk without room took {} containers", made.len());
+    let listed = |daemon: &TestDaemon| {
+        let all = daemon.docker(["ps", "-a", "--format", "{{.Names}}"]).ok();
+        let mut all: Vec<String> = all.lines().map(str::to_owned).collect();
+        all.sort();
+        all
+    };
+    made.sort();
+    assert_eq!(listed(&daemon), made);
+    daemon.kill();
+    daemon.spawn();
+    assert_eq!(listed(&daemon), made);
+    for name in &made {
+        daemon.docker(["rm", name]).ok();
+    }
+    disk.empty();
+    daemon.docker(["run", "--rm", "busybox", "true"]).ok();
 }

@@ -6,7 +6,7 @@
 //!
 //! A commit that fails is not simply undone: its last write may have reached the disk before the error. So the database is
 //! opened anew, which settles it (each commit has a number), and what is not there is written once more. Where the disk is full,
-//! a reserve is given up first: removing things must be possible then.
+//! a reserve is given up first, but only for what does not make the records grow: removing things must be possible then.
 
 mod reserve;
 
@@ -390,10 +390,12 @@ impl Store {
         for is_last in [false, true] {
             let Err(error) = &result else { break };
             tracing::warn!(%error, "the database failed and is opened anew");
-            if reserve::is_full(error) {
+            let is_full = reserve::is_full(error);
+            let found = self.settle()?;
+            // What makes the database grow must not take what a removal will need.
+            if is_full && self.growth(changes)? <= reserve::GROWTH_MAX {
                 reserve::give_up(&self.path);
             }
-            let found = self.settle()?;
             if found == number {
                 result = Ok(());
             } else if is_last {
@@ -405,6 +407,27 @@ impl Store {
         result?;
         *last = Some(number);
         Ok(())
+    }
+
+    /// Returns how many bytes more there will be after these changes.
+    fn growth(&self, changes: &[Change]) -> Result<i64, Error> {
+        let tx = self.begin_read()?;
+        let length = |bytes: &[u8]| i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        let mut growth = 0_i64;
+        for (name, key, value) in changes {
+            let definition: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(name);
+            let before = match tx.open_table(definition) {
+                Err(redb::TableError::TableDoesNotExist(_)) => 0,
+                other => {
+                    let open = other.map_err(redb::Error::from)?;
+                    let found = open.get(key.as_str()).map_err(redb::Error::from)?;
+                    found.map_or(0, |guard| length(guard.value()))
+                }
+            };
+            let after = value.as_deref().map_or(0, length);
+            growth = growth.saturating_add(after).saturating_sub(before);
+        }
+        Ok(growth)
     }
 
     /// Opens the file anew and returns the number of the last commit in it.
@@ -534,6 +557,30 @@ mod tests {
                 assert_eq!(there(&Database::open(&path).unwrap()), taken, "{fault:?} at {at}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_commit_adds_is_known_before_it() {
+        let (_dir, database) = open();
+        let texts = |length: usize| "x".repeat(length);
+        let put = move |tx: &mut Transaction| tx.put(TEXTS, "a", &texts(98));
+        database.write_blocking::<_, Error, _>(put).unwrap();
+        let growth = |change: &dyn Fn(&mut Transaction) -> Result<(), Error>| {
+            let mut tx = Transaction::default();
+            change(&mut tx).unwrap();
+            database.store.growth(&tx.pending).unwrap()
+        };
+        let none: Table<String> = Table::new("none");
+        assert_eq!(growth(&|_| Ok(())), 0);
+        assert_eq!(growth(&|tx| tx.put(TEXTS, "a", &"x".repeat(108))), 10);
+        assert_eq!(growth(&|tx| tx.put(none, "b", &"x".repeat(8))), 10);
+        let delete = |tx: &mut Transaction| {
+            tx.delete(TEXTS, "a");
+            tx.delete(TEXTS, "b");
+            tx.delete(none, "c");
+            Ok(())
+        };
+        assert_eq!(growth(&delete), -100);
     }
 
     #[test]

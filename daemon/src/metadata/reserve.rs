@@ -10,6 +10,9 @@ use std::{
 /// More than the changes of any commit take.
 const BYTES: i64 = 1 << 20;
 
+/// By how much the records may grow, together, in a commit that the reserve is given up for: a state that is noted, a name.
+pub(super) const GROWTH_MAX: i64 = 1024;
+
 fn path(database: &Path) -> PathBuf {
     database.with_extension("reserve")
 }
