@@ -168,3 +168,38 @@ fn others_read_what_we_save_and_we_load_what_they_write() {
     assert_eq!(ran, "new\ntheirs\nyes");
     daemon.docker(["rm", "maker"]).ok();
 }
+
+/// What happens to images is told as dockerd tells it: recorded there, command by command.
+#[test]
+fn events_tell_what_happens_to_images() {
+    let daemon = TestDaemon::with_busybox();
+    let archive = daemon.path("saved.tar");
+    let archive = archive.to_string_lossy();
+    daemon.docker(["create", "--name", "source", "busybox"]).ok();
+    daemon.docker(["commit", "-c", "LABEL a=b", "source", "made:1"]).ok();
+    let id = daemon.inspect("made:1", ".Id");
+    daemon.docker(["tag", "made:1", "made:2"]).ok();
+    daemon.docker(["save", "-o", &archive, "made:1"]).ok();
+    daemon.docker(["rmi", "made:1", "made:2"]).ok();
+    daemon.docker(["load", "-i", &archive]).ok();
+    daemon.docker(["image", "prune", "-a", "-f", "--filter", "label=a=b"]).ok();
+    let all = daemon.events("type=image", "{{.Action}} {{json .Actor.Attributes}}");
+    let of_it = all.lines().skip_while(|line| !line.starts_with("create"));
+    let (labelled, bare) =
+        (|name| format!(r#"{{"a":"b","name":"{name}"}}"#), format!(r#"{{"name":"{id}"}}"#));
+    let expected = [
+        format!("create {}", labelled(id.as_str())),
+        format!("tag {}", labelled("made:1")),
+        format!("tag {}", labelled("made:2")),
+        format!("save {}", labelled(id.as_str())),
+        format!("untag {}", labelled(id.as_str())),
+        format!("untag {}", labelled(id.as_str())),
+        format!("delete {bare}"),
+        format!("load {}", labelled(id.as_str())),
+        format!("untag {}", labelled(id.as_str())),
+        format!("delete {bare}"),
+    ];
+    let told: Vec<&str> = of_it.collect();
+    assert_eq!(told[..expected.len()], expected, "{all}");
+    assert!(told[expected.len()].starts_with("prune "), "{all}");
+}

@@ -234,6 +234,15 @@ impl TestDaemon {
         self.docker(["inspect", "--format", &format!("{{{{{field}}}}}"), name]).ok()
     }
 
+    /// Returns what has happened so far, as far as a filter wants it told.
+    pub fn events(&self, filter: &str, format: &str) -> String {
+        // The client cuts the end to whole seconds: it has to lie in the next one.
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let until = (since_epoch.expect("the clock is right").as_secs() + 1).to_string();
+        let range = ["events", "--since", "1h", "--until", &until, "-f", filter];
+        self.docker(range.into_iter().chain(["--format", format])).ok()
+    }
+
     /// Makes `busybox:latest` of Debian's busybox-static.
     pub fn import_busybox(&self) {
         let tree = self.path("busybox");

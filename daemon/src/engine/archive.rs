@@ -250,6 +250,7 @@ impl Engine {
         }
         let image = made?;
         let name = request.reference.as_ref().map(Reference::familiar).unwrap_or_default();
+        self.publish_image(&image, "create", image.id.as_str());
         if !name.is_empty() {
             self.publish_image(&image, "tag", &name);
         }

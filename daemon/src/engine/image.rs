@@ -36,14 +36,7 @@ impl Engine {
         mut tell: impl FnMut(Loaded) + Send + 'static,
     ) -> Result<()> {
         self.blocking(move |engine| {
-            let loaded = engine.images().load(archive, platform.as_ref(), &mut |step| {
-                if let Loaded::Name(id, reference, _) = &step
-                    && let Some(image) = engine.images().get(id)
-                {
-                    engine.publish_image(&image, "tag", &reference.familiar());
-                }
-                tell(step);
-            })?;
+            let loaded = engine.images().load(archive, platform.as_ref(), &mut tell)?;
             for image in loaded {
                 engine.publish_image(&image, "load", image.id.as_str());
             }
@@ -93,12 +86,14 @@ impl Engine {
     /// `No such image: …`, or a conflict with containers, other names or children.
     pub async fn remove_image(&self, text: &str, options: RemoveOptions) -> Result<Vec<Removed>> {
         let image = self.images().resolve(text)?;
+        let reference = Reference::parse(text).map(Reference::or_latest);
+        let by_name = reference.is_ok_and(|reference| image.references.contains(&reference));
         let text = text.to_owned();
         let removed = self.blocking(move |engine| {
             Ok(engine.images().remove(&text, options, &|| engine.image_uses())?)
         });
         let removed = removed.await?;
-        self.publish_removed(&image, &removed);
+        self.publish_removed(&[image], &removed, by_name);
         Ok(removed)
     }
 
@@ -110,34 +105,42 @@ impl Engine {
         &self,
         wanted: impl Fn(&Image) -> bool + Send + 'static,
     ) -> Result<(Vec<Removed>, u64)> {
+        let before = self.images().list();
         let (removed, bytes) = self
             .blocking(move |engine| Ok(engine.images().prune(&wanted, &|| engine.image_uses())?))
             .await?;
-        for one in &removed {
-            match one {
-                Removed::Name(id, _) => {
-                    self.publish_image_id(id.as_str(), "untag", BTreeMap::new())
-                }
-                Removed::Image(id) => self.publish_image_id(id.as_str(), "delete", BTreeMap::new()),
-                Removed::Layer(_) => {}
-            }
-        }
+        self.publish_removed(&before, &removed, true);
         let reclaimed = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
         self.events().publish(Event::now(Kind::Image, "prune", "", reclaimed));
         Ok((removed, bytes))
     }
 
-    pub(super) fn publish_removed(&self, image: &Image, removed: &[Removed]) {
+    /// Publishes what a removal did; `before` are the images as they were. As with dockerd nothing is said of a digest that goes with
+    /// the last tag of its repository, if that was named, and an image that is gone has no labels.
+    pub(super) fn publish_removed(
+        &self,
+        before: &[Arc<Image>],
+        removed: &[Removed],
+        by_name: bool,
+    ) {
+        let mut last_tag: Option<&Reference> = None;
         for one in removed {
-            let (id, action) = match one {
-                Removed::Name(id, _) => (id, "untag"),
-                Removed::Image(id) => (id, "delete"),
-                Removed::Layer(_) => continue,
-            };
-            if *id == image.id {
-                self.publish_image(image, action, id.as_str());
-            } else {
-                self.publish_image_id(id.as_str(), action, BTreeMap::new());
+            match one {
+                Removed::Name(id, reference) => {
+                    let with_tag = by_name
+                        && reference.tag.is_none()
+                        && last_tag.is_some_and(|tag| tag.name == reference.name);
+                    if with_tag {
+                        continue;
+                    }
+                    last_tag = Some(reference).filter(|reference| reference.tag.is_some());
+                    match before.iter().find(|image| image.id == *id) {
+                        Some(image) => self.publish_image(image, "untag", id.as_str()),
+                        None => self.publish_image_id(id.as_str(), "untag", BTreeMap::new()),
+                    }
+                }
+                Removed::Image(id) => self.publish_image_id(id.as_str(), "delete", BTreeMap::new()),
+                Removed::Layer(_) => {}
             }
         }
     }

@@ -53,6 +53,6 @@ impl Engine {
             reason,
             "an image that nobody uses was removed"
         );
-        self.publish_removed(image, &collected.removed);
+        self.publish_removed(std::slice::from_ref(image), &collected.removed, false);
     }
 }

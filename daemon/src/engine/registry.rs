@@ -58,7 +58,12 @@ impl Engine {
             any = Some(Pulled { newer, ..pulled });
         }
         let Some(pulled) = any else { return Ok(false) };
-        self.publish_transfer("pull", &whole, Some(&pulled.image));
+        // Of a whole repository dockerd looks for the labels of `latest`.
+        let labelled = match whole.tag.is_some() || whole.digest.is_some() {
+            true => Some(pulled.image),
+            false => self.images().resolve(&whole.clone().or_latest().familiar()).ok(),
+        };
+        self.publish_transfer("pull", &whole, labelled.as_deref());
         Ok(pulled.newer)
     }
 
