@@ -1,7 +1,7 @@
 //! `exec`: one more process in a running container.
 //!
 //! The child joins the cgroups by itself, then every namespace of the container's init with one `setns(pidfd, …)`; nothing is
-//! looked up by path. Like init it is not dumpable until it has become the program.
+//! looked up by path. Like init it is not dumpable from its birth until it has become the program.
 
 use crate::capability::Masks;
 use crate::cgroup::{Cgroup, Joiner, Unit};
@@ -10,6 +10,7 @@ use crate::cli::{Arguments, Syntax};
 use crate::error::{Context, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::process::{self, Finish};
+use crate::procfs::Procfs;
 use crate::seccomp::Filter;
 use crate::spec::{self, Process, Spec, User};
 use crate::state::{self, Container, FILTER, Status};
@@ -243,6 +244,9 @@ fn start(child: Child<'_>, cgroup: Option<&Cgroup>) -> Result<(nix::unistd::Pid,
     let namespaces = child.container.state.cleat.namespaces;
     let user = namespaces & libc::CLONE_NEWUSER != 0;
     let container = child.container;
+    if !child.rootless {
+        process::close_to_others()?;
+    }
     // Who is not root has rights in the container's namespaces only once they are in that of its users.
     let first = if child.rootless { libc::CLONE_NEWUSER } else { 0 } & namespaces;
     if (namespaces & libc::CLONE_NEWPID) | first != 0 {
@@ -337,11 +341,13 @@ fn become_program(mut child: Child<'_>, channel: Channel) -> ! {
 }
 
 fn prepare(child: &mut Child<'_>, channel: &Channel) -> Result<process::Program> {
+    let procfs = Procfs::open().context(|| "open /proc".to_owned())?;
+    let own = child.finish.own_capabilities;
     if child.rootless {
         // Of a process that is not dumpable only root may write it.
-        process::set_oom_score(child.process.oom_score_adj, child.finish.own_capabilities)?;
+        process::set_oom_score(child.process.oom_score_adj, own, &procfs)?;
+        process::close_to_others()?;
     }
-    cleat_sys::process::set_dumpable(false).context(|| "prctl(SET_DUMPABLE)".to_owned())?;
     log::debug(|| "nsexec container setup".to_owned());
     log::debug(|| "child process in init()".to_owned());
     let affinity = child.process.exec_cpu_affinity.clone().unwrap_or_default();
@@ -364,10 +370,10 @@ fn prepare(child: &mut Child<'_>, channel: &Channel) -> Result<process::Program>
         affinity::reset();
     }
     if !child.rootless {
-        // Through the host's /proc, while it is there.
-        process::set_oom_score(child.process.oom_score_adj, child.finish.own_capabilities)?;
+        process::set_oom_score(child.process.oom_score_adj, own, &procfs)?;
     }
-    lsm::apply(child.process)?;
+    lsm::apply(child.process, &procfs)?;
+    drop(procfs);
     let entered = if child.rootless { libc::CLONE_NEWUSER } else { 0 };
     let kinds = namespaces & !libc::CLONE_NEWPID & !entered;
     match set_namespaces(child.init, kinds) {

@@ -5,8 +5,8 @@
 //!   │                 ▼                                     ▲        ▲
 //! child  cgroups, namespaces, root, mounts, /dev ── Hooks ──┘ Ready ─┘ privileges, user, look-up, channel's end ─▶ fifo ─▶ exec
 //! ```
-//! It is a copy of the worker, so it knows the configuration without being told. Until it becomes the program it is not dumpable:
-//! no process that already is in a joined PID namespace can trace it or reach the host through its `/proc` links
+//! It is a copy of the worker, so it knows the configuration without being told. From its birth until it becomes the program it is
+//! not dumpable: no process that already is in a joined PID namespace can trace it or reach the host through its `/proc` links
 //! (CVE-2016-9962), and what it holds open is closed by `execve` (CVE-2024-21626).
 
 use crate::capability::Masks;
@@ -15,6 +15,7 @@ use crate::channel::{Channel, Message};
 use crate::error::{Context, Error, Result};
 use crate::namespace::{CLONE_NEWTIME, Namespaces};
 use crate::process::{self, Finish, Program};
+use crate::procfs::Procfs;
 use crate::rootfs::layer::Layer;
 use crate::rootfs::{Rootfs, Site};
 use crate::seccomp::Filter;
@@ -41,6 +42,7 @@ pub struct Plan<'a> {
     pub is_admitted: bool,
     pub joiner: Option<&'a Joiner>,
     pub cgroup_paths: &'a BTreeMap<String, String>,
+    pub procfs: &'a Procfs,
     pub filter: Option<&'a Filter>,
     pub console: Option<console::Taker>,
     /// Where to wait for `start`; without, for the parent's word.
@@ -122,15 +124,10 @@ fn wait_for_start(fifo: OwnedFd) -> Result<u8> {
 }
 
 fn set_up(plan: &mut Plan<'_>, channel: &Channel) -> Result<Program> {
-    let close =
-        || cleat_sys::process::set_dumpable(false).context(|| "prctl(SET_DUMPABLE)".to_owned());
+    enter_namespaces(plan, channel)?;
     if plan.rootless {
-        // Our parent could not write what is not ours; whoever is in the namespaces already is the same user.
-        enter_namespaces(plan, channel)?;
-        close()?;
-    } else {
-        close()?;
-        enter_namespaces(plan, channel)?;
+        // Not before: our parent could not write what is not ours. Whoever is in the namespaces already is the same user.
+        process::close_to_others()?;
     }
     nix::unistd::setsid().context(|| "setsid".to_owned())?;
     if let Some(name) = &plan.keyring
@@ -143,13 +140,13 @@ fn set_up(plan: &mut Plan<'_>, channel: &Channel) -> Result<Program> {
         link::loopback_up().context(|| "cannot bring the loopback interface up".to_owned())?;
     }
     let spec = plan.spec;
-    // Through the host's /proc, which no image can have forged (CVE-2019-16884, CVE-2025-52881).
     if !plan.namespaces.has_user() {
-        process::set_oom_score(plan.process.oom_score_adj, plan.own_capabilities)?;
+        let own = plan.own_capabilities;
+        process::set_oom_score(plan.process.oom_score_adj, own, plan.procfs)?;
     }
     set_names(spec)?;
-    sysctl::write_all(&spec.linux.sysctl)?;
-    lsm::apply(plan.process)?;
+    sysctl::write_all(&spec.linux.sysctl, plan.procfs)?;
+    lsm::apply(plan.process, plan.procfs)?;
     let fetch = |index| fetch_source(channel, index);
     let site = site(plan, &fetch);
     let rootfs = Rootfs::prepare(&site)?;

@@ -37,6 +37,7 @@ mod lsm;
 mod namespace;
 mod pause;
 mod process;
+mod procfs;
 mod rootfs;
 mod rootless;
 mod run;

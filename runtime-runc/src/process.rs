@@ -3,8 +3,9 @@
 
 use crate::capability::Masks;
 use crate::channel::{Channel, Message};
-use crate::error::{Context, Error, Result, errno_of, reason};
+use crate::error::{Context, Error, Result, reason};
 use crate::log;
+use crate::procfs::Procfs;
 use crate::seccomp::Filter;
 use crate::spec::{Personality, Process, Rlimit, Scheduler, User};
 use cleat_sys::openat2::{self, open_in_root};
@@ -266,18 +267,24 @@ fn set_limits(limits: &[Rlimit], privileged: bool) -> Result<()> {
     Ok(())
 }
 
+/// Has nobody trace this process or follow its `/proc` links who has no right to all processes; what it forks is born like that. A
+/// program that it becomes is open again.
+///
+/// # Errors
+/// [`Error::Kernel`].
+pub fn close_to_others() -> Result<()> {
+    process::set_dumpable(false).context(|| "prctl(SET_DUMPABLE)".to_owned())
+}
+
 /// Sets this process's `oom_score_adj` through the host's /proc. Lowering it takes CAP_SYS_RESOURCE: without, it stays.
 ///
 /// # Errors
 /// [`Error::Kernel`].
-pub fn set_oom_score(value: Option<i32>, own_capabilities: u64) -> Result<()> {
+pub fn set_oom_score(value: Option<i32>, own_capabilities: u64, procfs: &Procfs) -> Result<()> {
     let Some(value) = value else { return Ok(()) };
-    match std::fs::write("/proc/self/oom_score_adj", value.to_string()) {
-        Err(error) => {
-            let error = Error::Kernel {
-                what: "unable to apply oom score adj".to_owned(),
-                errno: errno_of(&error),
-            };
+    match procfs.write("self/oom_score_adj", &value.to_string()) {
+        Err(errno) => {
+            let error = Error::Kernel { what: "unable to apply oom score adj".to_owned(), errno };
             tolerate_oom_score(error, own_capabilities)
         }
         Ok(()) => Ok(()),
@@ -312,6 +319,11 @@ fn change_directory(cwd: &str) -> Result<()> {
         Err(Errno::ENOSYS) => nix::unistd::chdir(cwd).context(what)?,
         directory => fchdir(directory.context(what)?).context(what)?,
     }
+    check_inside()
+}
+
+/// The second belt: a directory that has no path from the root on is somebody else's.
+fn check_inside() -> Result<()> {
     match nix::unistd::getcwd() {
         Ok(path) if path.is_absolute() => Ok(()),
         Ok(_) | Err(Errno::ENOENT) => Err(Error::Invalid(
@@ -492,6 +504,27 @@ mod tests {
             find_program("sh", &["PATH=/nowhere:/bin".to_owned()]).unwrap(),
             Path::new("/bin/sh")
         );
+    }
+
+    #[test]
+    fn a_directory_outside_the_root_is_noticed() {
+        let base = std::env::temp_dir().join(format!("cleat-inside-{}", std::process::id()));
+        std::fs::create_dir_all(base.join("root")).unwrap();
+        let check = |into: &'static str| {
+            let base = base.clone();
+            // Root and directory of this thread alone.
+            let thread = std::thread::spawn(move || {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+                nix::unistd::chdir(&base.join(into)).unwrap();
+                nix::unistd::chroot(&base.join("root")).unwrap();
+                check_inside().map_err(|error| error.to_string())
+            });
+            thread.join().unwrap()
+        };
+        assert_eq!(check("root"), Ok(()));
+        let text = check(".").unwrap_err();
+        assert!(text.contains("outside of container mount namespace root"), "{text}");
+        std::fs::remove_dir_all(base).unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::namespace::Namespaces;
+use crate::procfs::Procfs;
 use crate::spec::Spec;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -72,10 +73,10 @@ fn check_one(key: &str, spec: &Spec, private: &dyn Fn(i32, &str) -> bool) -> Res
 ///
 /// # Errors
 /// [`Error`] naming the parameter.
-pub fn write_all(sysctls: &BTreeMap<String, String>) -> Result<()> {
+pub fn write_all(sysctls: &BTreeMap<String, String>, procfs: &Procfs) -> Result<()> {
     for (key, value) in sysctls {
         let path = path_of(key)?;
-        std::fs::write(&path, value).context(|| format!("open sysctl {key} file"))?;
+        procfs.write(&path, value).context(|| format!("open sysctl {key} file"))?;
     }
     Ok(())
 }
@@ -98,7 +99,7 @@ fn path_of(key: &str) -> Result<PathBuf> {
     if !plain || relative.is_empty() {
         return Err(Error::Invalid(format!("open sysctl {key} file: no such file or directory")));
     }
-    Ok(Path::new("/proc/sys").join(relative))
+    Ok(Path::new("sys").join(relative))
 }
 
 #[cfg(test)]
@@ -126,17 +127,14 @@ mod tests {
 
     #[test]
     fn a_key_is_a_path_below_proc_sys() {
-        assert_eq!(
-            path_of("net.ipv4.ip_forward").unwrap(),
-            Path::new("/proc/sys/net/ipv4/ip_forward")
-        );
+        assert_eq!(path_of("net.ipv4.ip_forward").unwrap(), Path::new("sys/net/ipv4/ip_forward"));
         assert_eq!(
             path_of("net/ipv4/conf/eth0.1/mtu").unwrap(),
-            Path::new("/proc/sys/net/ipv4/conf/eth0.1/mtu")
+            Path::new("sys/net/ipv4/conf/eth0.1/mtu")
         );
         assert_eq!(
             path_of("net.ipv4.conf.eth0/1.mtu").unwrap(),
-            Path::new("/proc/sys/net/ipv4/conf/eth0.1/mtu")
+            Path::new("sys/net/ipv4/conf/eth0.1/mtu")
         );
         assert!(path_of("net/../kernel/core_pattern").is_err() && path_of("").is_err());
     }

@@ -19,10 +19,11 @@
 mod common;
 
 use common::{Bundle, succeeded};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
 
 fn create(bundle: &Bundle) -> String {
     bundle.write();
@@ -76,20 +77,24 @@ fn an_exec_gets_no_inheritable_capabilities() {
 /// CVE-2021-30465, CVE-2024-45310: a volume that two containers share holds a link where the second one's mount goes.
 #[test]
 fn a_link_in_a_shared_volume_leads_nothing_to_the_host() {
-    for (kind, source, options) in
-        [("tmpfs", "tmpfs".to_owned(), "size=1m"), ("bind", "source".to_owned(), "bind")]
+    let kinds = [("tmpfs", "tmpfs", "size=1m"), ("bind", "source", "bind")];
+    for ((kind, source, options), existed) in
+        kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)])
     {
         let mut bundle = Bundle::shell("grep -c /deep/er /proc/self/mountinfo");
         let (volume, victim) = (bundle.directory.join("volume"), bundle.directory.join("victim"));
         for directory in [&volume, &victim, &bundle.directory.join("source")] {
             fs::create_dir(directory).unwrap();
         }
+        if existed {
+            fs::create_dir_all(victim.join("deep/er")).unwrap();
+        }
         symlink(&victim, volume.join("link")).unwrap();
         bundle.mount("/volume", "bind", &volume, "bind");
         bundle.mount("/volume/link/deep/er", kind, source, options);
         assert_eq!(bundle.output(), "1\n");
-        // Followed inside the root, where it is made; the host's directory of that name has nothing in it.
-        assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
+        // Followed inside the root, where it is made; in the host's directory of that name nothing is.
+        assert_eq!(fs::read_dir(&victim).unwrap().count(), usize::from(existed));
         assert!(bundle.rootfs().join(victim.strip_prefix("/").unwrap()).join("deep/er").is_dir());
         bundle.assert_nothing_left();
     }
@@ -178,4 +183,130 @@ fn a_link_at_a_masked_path_is_not_followed() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("can't mask path"), "{text}");
     bundle.assert_nothing_left();
+}
+
+/// CVE-2025-31133: what lies at /dev/null hides nothing unless it is the null device.
+#[test]
+fn nothing_but_the_null_device_hides_a_file() {
+    let forge: [fn(&Path); 4] = [
+        |null| fs::write(null, "forged").unwrap(),
+        |null| symlink("/etc/target", null).unwrap(),
+        |null| symlink("/dev/own", null).unwrap(),
+        |null| mknod(null, SFlag::S_IFCHR, Mode::all(), makedev(1, 5)).unwrap(),
+    ];
+    for forge in forge {
+        let mut bundle = Bundle::shell("true");
+        fs::write(bundle.rootfs().join("etc/target"), "target").unwrap();
+        // A `/dev` that is bound is left as it is.
+        let dev = bundle.bind_dev();
+        mknod(&dev.join("own"), SFlag::S_IFCHR, Mode::all(), makedev(1, 3)).unwrap();
+        forge(&dev.join("null"));
+        bundle.spec["linux"]["maskedPaths"] = json!(["/proc/interrupts"]);
+        let output = bundle.run();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains("/dev/null"), "{text}");
+        bundle.assert_nothing_left();
+    }
+    let mut bundle = Bundle::shell("cat /proc/interrupts");
+    let null = bundle.bind_dev().join("null");
+    mknod(&null, SFlag::S_IFCHR, Mode::all(), makedev(1, 3)).unwrap();
+    assert_eq!(bundle.output(), "");
+}
+
+/// CVE-2026-41579: a `/dev` that is a link leads to a place of the image's, whose files alone are touched.
+#[test]
+fn a_link_at_dev_leads_nothing_to_the_host() {
+    let mut bundle = Bundle::shell("true");
+    let victim = bundle.directory.join("victim");
+    fs::create_dir(&victim).unwrap();
+    for name in ["ptmx", "null"] {
+        fs::write(victim.join(name), "untouched").unwrap();
+    }
+    fs::remove_dir(bundle.rootfs().join("dev")).unwrap();
+    symlink(&victim, bundle.rootfs().join("dev")).unwrap();
+    let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    // It may be refused later on; what counts is what was made on the way, and where.
+    let _ = bundle.run();
+    let inside = bundle.rootfs().join(victim.strip_prefix("/").unwrap());
+    assert!(inside.join("full").metadata().unwrap().file_type().is_char_device());
+    assert_eq!(fs::read_dir(&victim).unwrap().count(), 2);
+    for name in ["ptmx", "null"] {
+        assert_eq!(fs::read_to_string(victim.join(name)).unwrap(), "untouched");
+    }
+}
+
+/// The same of a node: what it is a link to gets neither mode nor owner.
+#[test]
+fn a_link_at_a_node_is_replaced() {
+    let mut bundle = Bundle::shell("stat -c '%F %a' /dev/null");
+    let victim = bundle.directory.join("victim");
+    mknod(&victim, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), makedev(1, 3)).unwrap();
+    symlink(&victim, bundle.rootfs().join("dev/null")).unwrap();
+    let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    let node =
+        json!({"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "uid": 7, "gid": 7});
+    bundle.spec["linux"]["devices"] = json!([node]);
+    assert_eq!(bundle.output(), "character special file 666\n");
+    let found = fs::metadata(&victim).unwrap();
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o600, fs::metadata("/proc").unwrap().uid()));
+}
+
+/// CVE-2025-52881: an exec's share of it, while the container's `/proc` is what its programs have made of it.
+#[test]
+fn a_forged_proc_takes_none_of_an_exec_s_writes() {
+    let mut bundle = Bundle::shell("exec sleep 1000");
+    let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| mount["destination"] != "/proc");
+    mounts.push(json!({"destination": "/real", "type": "proc", "source": "proc"}));
+    bundle.spec["linux"]["maskedPaths"] = json!([]);
+    bundle.spec["linux"]["readonlyPaths"] = json!([]);
+    bundle.start();
+    let forged = bundle.rootfs().join("proc/self/oom_score_adj");
+    fs::create_dir(forged.parent().unwrap()).unwrap();
+    fs::write(&forged, "forged").unwrap();
+    let path = bundle.directory.join("process.json");
+    let args = ["/bin/cat", "/real/self/oom_score_adj"];
+    let process = json!({"args": args, "cwd": "/", "oomScoreAdj": 43});
+    fs::write(&path, process.to_string()).unwrap();
+    let text = succeeded(bundle.verb("exec", &["--process", path.to_str().unwrap()], &[]));
+    assert_eq!(text, "43\n");
+    assert_eq!(fs::read_to_string(forged).unwrap(), "forged");
+}
+
+/// CVE-2025-52881: the same in a mount namespace that is another container's, which had the time to cover its `/proc`.
+#[test]
+fn a_forged_proc_of_a_joined_mount_namespace_takes_none_of_the_worker_s_writes() {
+    let mut bundle =
+        Bundle::shell("cat /real/sys/net/ipv4/ping_group_range; cat /real/self/oom_score_adj");
+    let mut other =
+        Bundle::shell("mount --bind /forged /proc && echo > /forged/done; exec sleep 1000");
+    let forged = other.directory.join("forged");
+    let files = ["self/oom_score_adj", "sys/net/ipv4/ping_group_range"];
+    for file in files {
+        fs::create_dir_all(forged.join(file).parent().unwrap()).unwrap();
+        fs::write(forged.join(file), "forged").unwrap();
+    }
+    for list in ["bounding", "effective", "permitted"] {
+        let list = &mut other.spec["process"]["capabilities"][list];
+        list.as_array_mut().unwrap().push("CAP_SYS_ADMIN".into());
+    }
+    other.mount("/forged", "bind", &forged, "bind");
+    // Where the second one's root is to be seen in the first one's namespace.
+    let rootfs = bundle.rootfs();
+    other.mount(rootfs.to_str().unwrap(), "bind", &rootfs, "bind");
+    other.start();
+    common::wait_for("the forged /proc", || forged.join("done").exists());
+    let namespace = format!("/proc/{}/ns/mnt", other.state()["pid"]);
+    bundle.namespace("mount", Some(&namespace));
+    bundle.spec["mounts"] = json!([{"destination": "/real", "type": "proc", "source": "proc"}]);
+    bundle.spec["linux"]["maskedPaths"] = json!([]);
+    bundle.spec["linux"]["readonlyPaths"] = json!([]);
+    bundle.spec["linux"]["sysctl"] = json!({"net.ipv4.ping_group_range": "7 9"});
+    bundle.spec["process"]["oomScoreAdj"] = 42.into();
+    assert_eq!(bundle.output(), "7\t9\n42\n");
+    for file in files {
+        assert_eq!(fs::read_to_string(forged.join(file)).unwrap(), "forged");
+    }
 }

@@ -5,10 +5,13 @@
 mod common;
 
 use common::{Bundle, wait_for};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Stdio;
 
 /// Runs a verb with a console socket, and returns the terminal's master.
@@ -111,25 +114,54 @@ fn without_a_socket_the_worker_is_the_terminal_s_other_end() {
 
 /// CVE-2025-52565: what lies at the terminal's places is checked, not trusted.
 #[test]
-fn a_forged_console_leads_nowhere() {
-    let mut bundle = bundle("true");
-    let victim = bundle.directory.join("victim");
-    std::fs::write(&victim, "untouched").unwrap();
-    let dev = bundle.directory.join("dev");
-    std::fs::create_dir_all(dev.join("pts")).unwrap();
-    std::os::unix::fs::symlink(&victim, dev.join("console")).unwrap();
-    std::fs::write(dev.join("pts/ptmx"), "").unwrap();
-    bundle.spec["linux"]["maskedPaths"] = json!([]);
-    bundle.spec["mounts"]
-        .as_array_mut()
-        .unwrap()
-        .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
-    bundle.mount("/dev", "bind", &dev, "rbind");
-    bundle.write();
-    let mut command = bundle.worker();
-    command.args(["run", "--bundle"]).arg(&bundle.directory).arg(&bundle.id);
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("is not the multiplexer of a devpts"), "{text}");
-    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+fn a_forged_multiplexer_gives_no_terminal() {
+    let forge: [fn(&Path); 3] = [
+        |ptmx| fs::write(ptmx, "").unwrap(),
+        // Right number, wrong filesystem; right filesystem, by a way of its own.
+        |ptmx| mknod(ptmx, SFlag::S_IFCHR, Mode::all(), makedev(5, 2)).unwrap(),
+        |ptmx| symlink("/own/ptmx", ptmx).unwrap(),
+    ];
+    for forge in forge {
+        let mut bundle = bundle("true");
+        let dev = bundle.bind_dev();
+        fs::create_dir(dev.join("pts")).unwrap();
+        forge(&dev.join("pts/ptmx"));
+        bundle.mount("/own", "devpts", "devpts", "newinstance,ptmxmode=0666");
+        bundle.spec["linux"]["maskedPaths"] = json!([]);
+        let output = bundle.run();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains("/dev/pts/ptmx"), "{text}");
+        bundle.assert_nothing_left();
+        // An exec comes when the container's programs have been there.
+        bundle.spec["process"]["terminal"] = false.into();
+        bundle.spec["process"]["args"] = json!(["/bin/sleep", "1000"]);
+        bundle.start();
+        let output = bundle.verb("exec", &["--tty"], &["/bin/true"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains("/dev/pts/ptmx"), "{text}");
+    }
+}
+
+/// CVE-2025-52565: a `/dev/console` that is a link is no way for the terminal to cover something else.
+#[test]
+fn a_link_at_the_console_is_not_followed() {
+    for target in ["/etc/target", "target", "../etc/target", "/proc/sysrq-trigger"] {
+        let mut bundle = bundle("true");
+        let dev = bundle.bind_dev();
+        fs::create_dir(dev.join("pts")).unwrap();
+        for file in [bundle.rootfs().join("etc/target"), dev.join("target")] {
+            fs::write(file, "").unwrap();
+        }
+        symlink(target, dev.join("console")).unwrap();
+        bundle.mount("/dev/pts", "devpts", "devpts", "newinstance,ptmxmode=0666");
+        bundle.spec["linux"]["maskedPaths"] = json!([]);
+        let output = bundle.run();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains("/dev/console"), "{target}: {text}");
+        bundle.assert_nothing_left();
+        // The same with a file there is a terminal.
+        fs::remove_file(dev.join("console")).unwrap();
+        fs::write(dev.join("console"), "").unwrap();
+        assert_eq!(bundle.run().status.code(), Some(0));
+    }
 }

@@ -24,6 +24,9 @@ pub(super) fn start_init(
 ) -> Result<(Pid, Channel)> {
     let what = || "unable to start init".to_owned();
     let namespaces = plan.namespaces;
+    if !plan.rootless {
+        process::close_to_others()?;
+    }
     let later = libc::CLONE_NEWCGROUP | namespace::CLONE_NEWTIME;
     let flags = namespaces.new & !later;
     if namespaces.has_user() {

@@ -9,6 +9,7 @@ use crate::console::Taker;
 use crate::error::{Context, Error, Result};
 use crate::init::Plan;
 use crate::namespace::{self, Namespaces};
+use crate::procfs::Procfs;
 use crate::seccomp::{self, Cached};
 use crate::spec::{Process, Spec};
 use crate::state::{self, Config, Container, Extra, FIFO, FILTER, State};
@@ -200,6 +201,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
     let extra = Extra { unit, ..draft.extra(&request, spec) };
     let document = state::document(&extra, &request.id, "creating", 0);
     let (channel, child_channel) = channel::pair()?;
+    let procfs = Procfs::open().context(|| "open /proc".to_owned())?;
     let plan = Plan {
         spec,
         process: &draft.process,
@@ -212,6 +214,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
         is_admitted: draft.namespaces.has_user() || extra.unit.is_some(),
         joiner: joiner.as_ref(),
         cgroup_paths: &cgroup_paths,
+        procfs: &procfs,
         filter: draft.filter.as_ref().map(|cached| &cached.filter),
         console: draft.console.take(),
         fifo,

@@ -291,8 +291,10 @@ mod tests {
 
     /// One who plays systemd on a socket, a step at a time, and answers with the given messages.
     fn talk(answers: Vec<Vec<u8>>, client: impl FnOnce(&SocketAddr)) {
-        let name =
-            format!("cleat-test-bus-{}-{:?}", std::process::id(), std::thread::current().id());
+        // Never twice: a child that another test starts just now may hold the listener before for a moment more.
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("cleat-test-bus-{}-{count}", std::process::id());
         let address = SocketAddr::from_abstract_name(name).unwrap();
         let listener = UnixListener::bind_addr(&address).unwrap();
         let server = std::thread::spawn(move || {

@@ -5,7 +5,7 @@ use super::path::{self, Kind};
 use crate::error::{Context, Error, Result};
 use crate::spec::Device;
 use cleat_sys::{Errno, mountapi};
-use nix::sys::stat::{Mode, SFlag, fchmodat, fstatat, makedev, mknodat};
+use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -76,13 +76,10 @@ fn make_in(parent: &OwnedFd, name: &OsStr, device: &Device, user_namespace: bool
         Ok(()) => {}
         Err(Errno::EEXIST) => {
             let found = fstatat(parent, name, path::ITSELF).context(what)?;
-            if found.st_mode & libc::S_IFMT != kind.bits() || found.st_rdev != number {
-                // An image's own file of that name; by descriptor and without following, so it is never the host's.
+            if (found.st_mode, found.st_rdev) != (kind.bits() | mode.bits(), number) {
+                // An image's own file of that name, which may be a link, or become one at any moment: nothing here follows one.
                 path::remove_file(parent, name).context(what)?;
                 mknodat(parent, name, kind, mode, number).context(what)?;
-            } else {
-                fchmodat(parent, name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)
-                    .context(what)?;
             }
         }
         other => other.context(what)?,

@@ -20,7 +20,7 @@ pub use cgroupfs::binds as cgroup_binds;
 pub use device::{is_null, open_null};
 pub use mount::clean;
 pub use options::Options;
-pub use path::{Kind, lies_on, open_or_make};
+pub use path::{Kind, lies_on, lies_on_proc, open_or_make};
 
 use crate::error::{Context, Error, Result};
 use crate::spec::{Mount, Spec};

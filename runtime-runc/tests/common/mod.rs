@@ -66,6 +66,16 @@ impl Bundle {
         self.spec["mounts"].as_array_mut().unwrap().push(mount);
     }
 
+    /// Has an empty directory of the host's bound at `/dev` and nothing mounted below; returns it.
+    pub fn bind_dev(&mut self) -> PathBuf {
+        let dev = self.directory.join("bound-dev");
+        fs::create_dir(&dev).unwrap();
+        let mounts = self.spec["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+        self.mount("/dev", "bind", &dev, "rbind");
+        dev
+    }
+
     /// Removes a namespace, or gives it a path.
     pub fn namespace(&mut self, kind: &str, path: Option<&str>) {
         let namespaces = self.spec["linux"]["namespaces"].as_array_mut().unwrap();
