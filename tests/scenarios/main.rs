@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // All of it is test code.
 
 mod archive;
+mod bad_images;
 mod bad_input;
 mod crash;
 mod durability;

@@ -589,6 +589,15 @@ fn a_configuration_that_does_not_fit_leaves_nothing() {
     };
     let text = format!("image config verification failed for digest {}", digest(&image.config));
     bad(&daemon, &image, other, &text);
+    let config = image.config.clone();
+    let endless = move |asked: &Asked, answer: Answer| match is_blob(asked, &config) {
+        true => Answer { endless: true, ..answer },
+        false => answer,
+    };
+    bad(&daemon, &image, endless, "the image's configuration is larger than");
+    let mut large = image.clone();
+    large.manifest["config"]["size"] = json!(5 << 20);
+    bad(&daemon, &large, good, "the image's configuration is larger than 4194304 bytes");
     image.manifest["config"]["mediaType"] = json!("application/vnd.example.model.v1");
     bad(&daemon, &image, good, "Encountered remote");
 }

@@ -108,6 +108,11 @@ pub fn reader<R: BufRead>(input: R, recipe: Option<recipe::Writer>) -> TarReader
     TarReader::new(input, Limits::DEFAULT, recipe)
 }
 
+/// What the directories of an archive may take in memory until its end, with their names and attributes: some half a million.
+const FINISHING_MAX: usize = 64 << 20;
+/// How many entries may take the place of an earlier one of their own layer: to make the tar again, all are looked through each time.
+const ASIDE_MAX: u32 = 10_000;
+
 struct Applier<'a> {
     view: &'a View,
     prefix: Vec<Vec<u8>>,
@@ -115,6 +120,7 @@ struct Applier<'a> {
     cache: HashMap<Vec<u8>, Dir>,
     last: Option<(Vec<u8>, Dir)>,
     finishing: Vec<Finish>,
+    finishing_bytes: usize,
     aside: Option<OwnedFd>,
     aside_count: u32,
     applied: Applied,
@@ -135,6 +141,15 @@ struct Finish {
     mode: u32,
     mtime: (i64, u32),
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Finish {
+    /// What it takes in memory.
+    fn bytes(&self) -> usize {
+        let xattrs = self.xattrs.iter();
+        let xattrs: usize = xattrs.map(|(name, value)| 64 + name.len() + value.len()).sum();
+        size_of::<Self>() + self.path.len() + xattrs
+    }
 }
 
 /// Where an entry goes.
@@ -162,6 +177,7 @@ impl<'a> Applier<'a> {
             cache: HashMap::new(),
             last: None,
             finishing: Vec::new(),
+            finishing_bytes: 0,
             aside: None,
             aside_count: 0,
             applied: Applied::default(),
@@ -321,12 +337,17 @@ impl<'a> Applier<'a> {
             // Whoever is in the tree sees the directory meanwhile.
             set_mode(&fd, entry.mode).map_err(Error::errno("set the mode of", &entry.name))?;
         }
-        self.finishing.push(Finish {
+        let finish = Finish {
             path: place.path(),
             mode: entry.mode,
             mtime: entry.mtime,
             xattrs: entry.xattrs.clone(),
-        });
+        };
+        self.finishing_bytes += finish.bytes();
+        if self.finishing_bytes > FINISHING_MAX {
+            return Err(Error::TooMany("directories"));
+        }
+        self.finishing.push(finish);
         Ok(())
     }
 
@@ -562,6 +583,9 @@ impl<'a> Applier<'a> {
         }
         let Some(old) = &self.aside else { return Ok(()) };
         let number = self.aside_count;
+        if number >= ASIDE_MAX {
+            return Err(Error::TooMany("entries of the same name"));
+        }
         self.aside_count += 1;
         renameat(&place.dir.fd, place.name(), old, number.to_string().as_str()).map_err(fail)?;
         reader.moved(&place.path(), number)

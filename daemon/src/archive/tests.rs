@@ -334,6 +334,28 @@ fn an_extended_header_is_bounded() {
 }
 
 #[test]
+fn what_is_kept_in_memory_until_the_end_is_bounded() {
+    // One directory again and again, each time with attributes that are set at the end.
+    let value = vec![b'x'; 900_000];
+    let pax = [("SCHILY.xattr.user.x", value.as_slice())];
+    let again = || {
+        let mut entry = dir("d");
+        entry.pax = &pax;
+        entry
+    };
+    let many: Vec<Made<'_>> = (0..80).map(|_| again()).collect();
+    let refused = Tree::new().layer(&tar_of(&many));
+    assert!(matches!(refused, Err(Error::TooMany("directories"))), "{refused:?}");
+    // As many as that: each takes the place of the one before.
+    let many: Vec<Made<'_>> = (0..10_002).map(|_| file("f", b"")).collect();
+    let refused = Tree::new().layer(&tar_of(&many));
+    assert!(matches!(refused, Err(Error::TooMany("entries of the same name"))), "{refused:?}");
+    let tree = Tree::new();
+    tree.layer(&tar_of(&many[..1001])).unwrap();
+    assert_eq!(tree.tar_again(), tar_of(&many[..1001]));
+}
+
+#[test]
 fn a_sparse_map_is_checked_before_anything_is_made() {
     for map in ["0,5,3,5", "0,18446744073709551615", "0,1,9999999999999,1", "5", "0,4"] {
         let mut entry = file("f", b"12345");

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod collect;
+mod layout;
 mod power;
 mod races;
 
