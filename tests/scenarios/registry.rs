@@ -562,6 +562,19 @@ fn a_layer_that_is_not_what_it_should_be_leaves_nothing() {
 }
 
 #[test]
+fn a_layer_that_no_disk_has_room_for_is_refused_before_it_comes() {
+    let daemon = TestDaemon::start();
+    let mut image = served(&daemon, b"hello", "amd64");
+    image.manifest["layers"][0]["size"] = json!(1_u64 << 50);
+    let served = image.clone();
+    let registry = FakeRegistry::start(daemon.network(), 5000, move |asked| served.answer(asked));
+    let ran = daemon.docker(["pull", &registry.name("bad/image:1")]);
+    ran.expect(1).says("no space left on device");
+    assert!(!registry.asked().iter().any(|asked| is_blob(asked, &image.layer)));
+    assert_eq!(stored(&daemon), Vec::<String>::new());
+}
+
+#[test]
 fn a_configuration_that_does_not_fit_leaves_nothing() {
     let daemon = TestDaemon::start();
     let mut image = served(&daemon, b"hello", "amd64");

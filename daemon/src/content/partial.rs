@@ -44,6 +44,12 @@ impl Content {
         Ok(Partial { path, file, length })
     }
 
+    /// Returns how much there is of a blob.
+    pub fn partial_length(&self, digest: &Digest) -> u64 {
+        let path = self.0.ingest.join(format!("{}.{SUFFIX}", digest.hex()));
+        fs::metadata(path).map_or(0, |metadata| metadata.len())
+    }
+
     /// Removes all partials that `keep` does not want: nobody is going on with them.
     ///
     /// # Errors

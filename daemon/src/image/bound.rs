@@ -37,6 +37,20 @@ pub(super) fn decompressed_within(
     Ok(Bounded { inner, came, passed: 0, snapshots: snapshots.clone() })
 }
 
+/// Refuses what would not even leave the reserve with its bytes as they come, before one of them has: a size may be a lie.
+///
+/// # Errors
+/// [`archive::Error::Full`].
+pub(super) fn check_room(snapshots: &Snapshots, coming: u64) -> Result<(), archive::Error> {
+    // What is small is let through, as what is unpacked is.
+    let is_too_much =
+        |free: u64| coming > LOOK_EVERY && free < coming.saturating_add(RESERVE_BYTES);
+    match snapshots.free_bytes() {
+        Some(free) if is_too_much(free) => Err(archive::Error::Full(RESERVE_BYTES)),
+        _ => Ok(()),
+    }
+}
+
 /// Counts what comes.
 struct Counted<C> {
     inner: C,

@@ -21,6 +21,7 @@ use cleat_proto::{
 use super::{
     Error, Image, ImageConfig, Images, Reference,
     blobs::Known,
+    bound::check_room,
     store::{NewImage, NewLayer},
     unpack::{self, Unpacked},
 };
@@ -211,6 +212,11 @@ impl Images {
         let chain_ids = config.chain_ids();
         let plan = Plan { config, layers: manifest.layers, chain_ids };
         let (origins, claim) = self.claim(&plan, tell).await;
+        let coming = plan.layers.iter().zip(&origins).filter_map(|(layer, origin)| {
+            let had = self.content().partial_length(&layer.digest);
+            matches!(origin, Origin::Fetch).then(|| layer.size.saturating_sub(had))
+        });
+        check_room(self.snapshots(), coming.fold(0, u64::saturating_add))?;
         let claim = Arc::new(claim);
         let fetches =
             plan.layers.iter().zip(&origins).enumerate().filter_map(|(at, (layer, origin))| {
