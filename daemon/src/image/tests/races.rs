@@ -127,3 +127,89 @@ fn the_names_in_an_archive_are_bounded_together() {
     let error = Store::new().load(tar(&files)).unwrap_err();
     assert_eq!(error.to_string(), "the archive has too many files");
 }
+
+#[test]
+fn whoever_loads_removes_commits_and_prunes_the_same_at_once_leaves_whole_images_only() {
+    let store = Store::new();
+    let layers: Vec<Vec<u8>> = (0..4_u8).map(|n| tar(&[("f", &[n; 3000]), ("g", &[n])])).collect();
+    // The same layers in different stacks, one of them twice in one.
+    let stacks: [&[usize]; 4] = [&[0, 1], &[0, 2], &[1, 0, 3], &[3, 3, 1]];
+    let archives: Vec<Vec<u8>> = stacks
+        .iter()
+        .enumerate()
+        .map(|(n, stack)| {
+            let stack: Vec<&[u8]> = stack.iter().map(|layer| layers[*layer].as_slice()).collect();
+            good(&format!("image{n}:1"), &stack)
+        })
+        .collect();
+    let upper = tempfile::tempdir().unwrap();
+    fs::write(upper.path().join("new"), b"new").unwrap();
+    let act = |seed: usize| {
+        let (name, other) = (format!("image{}:1", seed % 4), format!("image{}:1", seed / 4 % 4));
+        let images = &store.images;
+        match seed / 16 % 7 {
+            0..=2 => drop(store.load(archives[seed % 4].clone()).unwrap()),
+            3 => drop(store.remove(&name, seed.is_multiple_of(3))),
+            4 => drop(images.prune(&|image| image.is_dangling(), &Vec::new).unwrap()),
+            5 => {
+                let Ok(base) = images.resolve(&name) else { return };
+                let commit = Commit {
+                    top_layer: base.top_layer().cloned(),
+                    parent: Some(base.id.clone()),
+                    reference: Some(Reference::parse("made:1").unwrap()),
+                    ..Commit::default()
+                };
+                // Its base may have gone meanwhile.
+                drop(images.commit_container(upper.path(), commit));
+            }
+            _ => {
+                let Ok(image) = images.resolve(&other) else { return };
+                drop(images.tag(&image.id, Reference::parse("tagged:1").unwrap()));
+                let Ok(selection) = images.select(&[other]) else { return };
+                let (writer, mut receiver) = chunks::body();
+                std::thread::scope(|scope| {
+                    let saving = scope.spawn(|| images.save(&selection, writer));
+                    while let Some(chunk) = receiver.blocking_recv() {
+                        drop(chunk.expect("what a selection holds stays"));
+                    }
+                    saving.join().unwrap().unwrap();
+                });
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4_usize {
+            scope.spawn(move || {
+                let mut state = thread * 7919 + 17;
+                for _ in 0..40 {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    act(state >> 33);
+                }
+            });
+        }
+    });
+    let references: usize = store.images.list().iter().map(|image| image.references.len()).sum();
+    let stored = store.images.0.database.list(crate::image::store::REFERENCES).unwrap();
+    assert_eq!(stored.len(), references);
+    let mut checked = 0;
+    store
+        .images
+        .check(&mut |one| {
+            checked += 1;
+            assert_eq!(one.problems, [], "{one:?}");
+        })
+        .unwrap();
+    assert_eq!(checked, store.images.count());
+    // Once all of it goes, nothing is left.
+    while let Some(image) = store.images.list().pop() {
+        if store.images.has_children(&image.id) {
+            let leaf =
+                store.images.list().into_iter().find(|it| !store.images.has_children(&it.id));
+            store.remove(leaf.unwrap().id.as_str(), true).unwrap();
+        } else {
+            store.remove(image.id.as_str(), true).unwrap();
+        }
+    }
+    store.images.prune(&|_| true, &Vec::new).unwrap();
+    assert_eq!((store.layer_dirs(), store.blobs()), (0, 0));
+}
