@@ -16,6 +16,7 @@ mod lifecycle;
 mod network;
 mod registry;
 mod registry_options;
+mod registry_parts;
 mod resources;
 mod run;
 mod security;

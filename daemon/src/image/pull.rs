@@ -33,7 +33,7 @@ use crate::{
     snapshot::{self, Lease},
 };
 
-use transfers::Claim;
+use transfers::{Claim, Slot};
 pub use transfers::{DOWNLOADS, Transfers, UPLOADS};
 
 /// The configurations of images; what else registries hold is no image.
