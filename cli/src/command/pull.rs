@@ -24,7 +24,7 @@ pub static PULL: Command = Command {
     names: "image pull, pull",
     arity: Arity::Exactly(1),
     options_first: false,
-    flags: &[FLAGS],
+    flags: &[FLAGS, &[flag("all-platforms", Kind::Bool, "Take all platforms of the image")]],
     run: handler!(run),
 };
 
@@ -50,7 +50,14 @@ async fn run(call: Call) -> Outcome {
         print::line("Using default tag: latest");
     }
     let sink = if quiet { Sink::Nowhere } else { Sink::Stdout };
-    fetch(&call, &reference, all, &super::run::platform(&call), sink).await?;
+    let wanted = match call.flags.on("all-platforms") {
+        true if !call.flags.text("platform").is_empty() => {
+            return Err("--all-platforms and --platform are mutually exclusive".into());
+        }
+        true => Platforms::All,
+        false => Platforms::One(super::run::platform(&call)),
+    };
+    fetch(&call, &reference, all, &wanted, sink).await?;
     let mut name = reference.name();
     if let Some(tag) = &reference.tag {
         name = format!("{name}:{tag}");
@@ -66,14 +73,21 @@ async fn run(call: Call) -> Outcome {
 pub async fn pull(call: &Call, image: &str, platform: &str, quiet: bool) -> Outcome {
     let reference = Reference::parse(image)?.tagged();
     let sink = if quiet { Sink::Nowhere } else { Sink::Stderr };
-    fetch(call, &reference, false, platform, sink).await
+    fetch(call, &reference, false, &Platforms::One(platform.to_owned()), sink).await
+}
+
+/// Which images of an index are wanted.
+enum Platforms {
+    /// That of one platform, or of the daemon's if it is empty.
+    One(String),
+    All,
 }
 
 async fn fetch(
     call: &Call,
     reference: &Reference,
     all: bool,
-    platform: &str,
+    platforms: &Platforms,
     sink: Sink,
 ) -> Outcome {
     let mut query = Query::of("fromImage", reference.name());
@@ -81,7 +95,11 @@ async fn fetch(
         let tag = reference.digest.as_ref().or(reference.tag.as_ref());
         query.add("tag", tag.cloned().unwrap_or_default());
     }
-    let query = query.with_some("platform", &platform.to_lowercase());
+    let query = match platforms {
+        Platforms::One(platform) => query.with_some("platform", &platform.to_lowercase()),
+        // Our daemon's own word; others take it for nothing.
+        Platforms::All => query.with("allPlatforms", "1"),
+    };
     let headers = [("X-Registry-Auth", registry_auth(&call.app, &reference.domain))];
     let route = (http::Method::POST, "/images/create");
     let response = call.client()?.request_with(route, &query, &headers, Body::Empty).await?;

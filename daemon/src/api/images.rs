@@ -2,6 +2,7 @@
 
 mod check;
 mod list;
+mod manifests;
 mod pull;
 mod push;
 mod show;
@@ -58,8 +59,8 @@ async fn read(
 ) -> Result {
     match rest.rsplit_once('/') {
         Some((name, "json")) => show::inspect(&state, name, version, &query),
-        Some((name, "history")) => show::history(&state, name, &query),
-        Some((name, "get")) => transfer::save(&state, vec![name.to_owned()], &query),
+        Some((name, "history")) => show::history(&state, name, version, &query),
+        Some((name, "get")) => transfer::save(&state, vec![name.to_owned()], version, &query),
         _ => Ok(super::error::page_not_found().await),
     }
 }
@@ -133,15 +134,24 @@ pub(super) fn image_error(error: impl Into<image::Error>) -> Error {
     Error::from(engine::Error::from(error.into()))
 }
 
-async fn remove(State(engine): State<Engine>, Path(name): Path<String>, query: Query) -> Result {
+async fn remove(
+    State(engine): State<Engine>,
+    Path(name): Path<String>,
+    version: ApiVersion,
+    query: Query,
+) -> Result {
     if name.trim().is_empty() {
         return Err(Error::invalid("image name cannot be blank"));
     }
-    if query.optional("platforms").is_some() {
-        return Err(Error::not_implemented("removing one platform of an image"));
-    }
     let options = RemoveOptions { force: query.bool("force"), keep_parents: query.bool("noprune") };
-    let removed = engine.remove_image(&name, options).await?;
+    let platforms = match version.since(1, 50) {
+        true => query.all("platforms").map(show::platform_of).collect::<Result<Vec<_>, _>>()?,
+        false => Vec::new(),
+    };
+    let removed = match platforms.is_empty() {
+        true => engine.remove_image(&name, options).await?,
+        false => engine.remove_platforms(&name, platforms, options).await?,
+    };
     body::ok(&removed_lines(&removed))
 }
 
@@ -150,6 +160,7 @@ fn removed_lines(removed: &[Removed]) -> Vec<Deleted> {
         Removed::Name(_, reference) => Deleted::Untagged(reference.familiar()),
         Removed::Image(id) => Deleted::Deleted(id.to_string()),
         Removed::Layer(id) => Deleted::Deleted(id.to_string()),
+        Removed::Manifest(id) => Deleted::Deleted(id.to_string()),
     };
     removed.iter().map(line).collect()
 }
@@ -207,6 +218,15 @@ pub(super) fn receive(body: Body) -> crate::archive::chunks::Received {
         }
     });
     received
+}
+
+/// Resolves an image of the platform that is asked for, if one is.
+fn resolve_for(
+    engine: &Engine,
+    name: &str,
+    platform: Option<&Platform>,
+) -> Result<Arc<Image>, Error> {
+    engine.images().resolve_for(name, platform).map_err(image_error)
 }
 
 /// Resolves an image.

@@ -133,7 +133,8 @@ impl Engine {
         let key = checked.id.clone();
         let platform = self.blocking(move |engine| Ok(engine.images().platform_of(&key))).await?;
         let credentials = logins(reference.name.domain());
-        let pull = Pull { reference: reference.clone(), platform, credentials };
+        let pull =
+            Pull { reference: reference.clone(), platform, all_platforms: false, credentials };
         let pulled = self.images().pull(&self.registries(), pull, Arc::new(|_| {})).await?;
         if pulled.image.id.as_str() == checked.id {
             return Ok(());

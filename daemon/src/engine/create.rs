@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use cleat_proto::{
-    docker::container::EndpointSettings, id::ContainerId, kind::Kind, platform::Platform,
-};
+use cleat_proto::{docker::container::EndpointSettings, id::ContainerId, kind::Kind};
 
 use super::{
     CONTAINERS, CREATING, CreateRequest, Created, Engine, Entry, Error, Result, defaults, fault,
@@ -15,6 +13,7 @@ use crate::{
     event::now_nanos,
     image::{Image, Images},
     metadata, network,
+    registry::manifest,
 };
 
 impl Engine {
@@ -91,12 +90,8 @@ impl Engine {
         if request.config.image.is_empty() {
             return Ok(None);
         }
-        let image = self.0.images.resolve(&request.config.image)?;
-        if let Some(wanted) = &request.platform {
-            // An image of another platform is none: the client pulls the right one.
-            image.check_platform(&request.config.image, wanted)?;
-        }
-        Ok(Some(image))
+        // An image of another platform is none: the client pulls the right one.
+        Ok(Some(self.0.images.resolve_for(&request.config.image, request.platform.as_ref())?))
     }
 
     /// Which networks the container joins, by name.
@@ -312,13 +307,15 @@ fn command_of(request: &mut CreateRequest) -> Result<(String, Vec<String>)> {
         .ok_or_else(|| Error::new(Kind::InvalidArgument, "no command specified"))
 }
 
+/// Source: Engine API, ContainerCreate: `Warnings`.
 fn platform_warning(request: &CreateRequest, image: Option<&Image>) -> Option<String> {
-    let image = image?;
-    let (own, host) = (image.platform(), Platform::host());
-    let other = request.platform.is_none() && !own.architecture.is_empty() && !own.satisfies(&host);
-    other.then(|| {
+    let has = image?.platform();
+    let host = crate::image::machine();
+    let is_other =
+        request.platform.is_none() && !has.architecture.is_empty() && !manifest::runs(&has, &host);
+    is_other.then(|| {
         format!(
-            "The requested image's platform ({own}) does not match the detected host platform ({host}) and no specific platform was requested"
+            "The requested image's platform ({has}) does not match the detected host platform ({host}) and no specific platform was requested"
         )
     })
 }

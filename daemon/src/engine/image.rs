@@ -52,8 +52,9 @@ impl Engine {
     pub fn save_images(
         &self,
         names: &[String],
+        platform: Option<&Platform>,
     ) -> Result<tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>> {
-        let selection = self.images().select(names)?;
+        let selection = self.images().select(names, platform)?;
         let (writer, receiver) = chunks::body();
         let engine = self.clone();
         tokio::task::spawn_blocking(move || {
@@ -74,8 +75,11 @@ impl Engine {
     /// `No such image: …`
     pub async fn tag_image(&self, text: &str, reference: Reference) -> Result<()> {
         let image = self.images().resolve(text)?;
+        let index = self.images().index_of(text).map(|index| index.digest.clone());
         let (id, name) = (image.id.clone(), reference.familiar());
-        self.blocking(move |engine| Ok(engine.images().tag(&id, reference)?)).await?;
+        let tagged = self
+            .blocking(move |engine| Ok(engine.images().tag_in(&id, reference, index.as_ref())?));
+        tagged.await?;
         self.publish_image(&image, "tag", &name);
         Ok(())
     }
@@ -94,6 +98,41 @@ impl Engine {
         });
         let removed = removed.await?;
         self.publish_removed(&[image], &removed, by_name);
+        Ok(removed)
+    }
+
+    /// Removes some of the platforms that a name stands for.
+    ///
+    /// # Errors
+    /// As [`Self::remove_image`]; if it has no such platform.
+    pub async fn remove_platforms(
+        &self,
+        text: &str,
+        platforms: Vec<Platform>,
+        options: RemoveOptions,
+    ) -> Result<Vec<Removed>> {
+        let image = self.images().resolve(text)?;
+        let text = text.to_owned();
+        let removed = self.blocking(move |engine| {
+            let mut removed = Vec::new();
+            for platform in platforms {
+                let uses = || engine.image_uses();
+                let gone = engine.images().remove_platform(&text, &platform, options, &uses);
+                if engine.images().index_of(&text).is_none() {
+                    removed.extend(gone?);
+                    continue;
+                }
+                removed.extend(gone.map_err(|error| {
+                    let kind = error.kind();
+                    let id = &image.id;
+                    let what = format!("failed to delete platform {platform} for image {id}");
+                    Error::with_source(kind, what, error)
+                })?);
+            }
+            Ok((image, removed))
+        });
+        let (image, removed) = removed.await?;
+        self.publish_removed(&[image], &removed, false);
         Ok(removed)
     }
 
@@ -140,7 +179,7 @@ impl Engine {
                     }
                 }
                 Removed::Image(id) => self.publish_image_id(id.as_str(), "delete", BTreeMap::new()),
-                Removed::Layer(_) => {}
+                Removed::Layer(_) | Removed::Manifest(_) => {}
             }
         }
     }

@@ -78,13 +78,15 @@ impl Engine {
         Ok(tags.into_iter().filter(|tag| is_tag(tag)).map(one).collect())
     }
 
-    /// Pushes an image, or all tags of its repository if the reference has none.
+    /// Pushes an image, or all tags of its repository if the reference has none; without a platform all platforms of it, if they are
+    /// here.
     ///
     /// # Errors
     /// If there is no such tag, and what the registry says.
     pub async fn push_image(
         &self,
         reference: Reference,
+        platform: Option<Platform>,
         credentials: Credentials,
         tell: impl Fn(PushStep) + Send + Sync + 'static,
     ) -> Result<()> {
@@ -106,14 +108,24 @@ impl Engine {
         let session = session.await.map_err(crate::image::Error::from)?;
         let tell: crate::image::push::Tell = Arc::new(tell);
         for (reference, image) in &images {
-            self.images().push(&session, image, reference, &tell).await?;
+            let images = self.images();
+            let (image, index) = match &platform {
+                Some(wanted) => (images.resolve_for(&reference.to_string(), Some(wanted))?, None),
+                None => images.pushed(reference, image)?,
+            };
+            match index {
+                Some(index) => {
+                    images.push_index(&session, &index, &image, reference, &tell).await?;
+                }
+                None => images.push(&session, &image, reference, &tell).await?,
+            }
         }
         let image = images.last().map(|(_, image)| image.as_ref());
         self.publish_transfer("push", &reference, image);
         Ok(())
     }
 
-    /// Refuses to push an image that is for another platform. Source: dockerd, which has one platform of each image as we do.
+    /// Refuses to push what is not here for a platform.
     ///
     /// # Errors
     /// If it is, or if there is no such image.
@@ -123,7 +135,9 @@ impl Engine {
         if images.is_empty() {
             return Err(Error::new(kind::Kind::NotFound, format!("No such image: {name}")));
         }
-        Ok(images.iter().try_for_each(|(_, image)| image.check_platform(&name, wanted))?)
+        Ok(images.iter().try_for_each(|(reference, _)| {
+            self.images().resolve_for(&reference.to_string(), Some(wanted)).map(drop)
+        })?)
     }
 
     fn local_tags(&self, wanted: &Reference) -> Vec<(Reference, Arc<Image>)> {

@@ -93,7 +93,9 @@ impl Images {
             let Some(image) = next.id.parse().ok().and_then(|id| self.get(&id)) else { continue };
             let mut removed = Vec::new();
             let options = RemoveOptions { force: false, keep_parents: true };
-            match self.remove_image(&turn, &image.id, options, true, uses, &mut removed) {
+            let others = self.others(&image);
+            match self.remove_image(&turn, (&image.id, &others), options, true, uses, &mut removed)
+            {
                 Ok(()) if removed.is_empty() => {}
                 Ok(()) => tell(Collected { image, removed, reason }),
                 Err(error) => {
@@ -112,10 +114,13 @@ impl Images {
                 && !image.layers.iter().any(|layer| leased.contains(&layer.chain_id))
                 && !self.has_children(&image.id)
         };
-        let images = self.list().into_iter().filter(|image| is_unused(image));
-        let unused = images.filter_map(|image| {
-            let last_used_nanos = *used.get(image.id.as_str())?;
-            Some(Unused { id: image.id.to_string(), last_used_nanos })
+        // Other platforms of the same thing go with it, or not at all.
+        let families = self.families().into_iter();
+        let families = families.filter(|family| family.images.iter().all(|image| is_unused(image)));
+        let unused = families.filter_map(|family| {
+            let last_uses = family.images.iter().map(|image| used.get(image.id.as_str()).copied());
+            let last_used_nanos = last_uses.collect::<Option<Vec<i64>>>()?.into_iter().max()?;
+            Some(Unused { id: family.image.id.to_string(), last_used_nanos })
         });
         Ok(unused.collect())
     }

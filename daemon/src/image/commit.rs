@@ -114,6 +114,7 @@ impl Images {
         self.commit(NewImage {
             id,
             bytes,
+            part: None,
             config,
             layers,
             parent: parent.map(|parent| parent.id.clone()),

@@ -65,6 +65,7 @@ impl Images {
         self.commit(NewImage {
             id,
             bytes,
+            part: None,
             config,
             layers,
             parent: None,

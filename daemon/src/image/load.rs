@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Error, Image, ImageConfig, Images, Reference,
     bound::decompressed_within,
+    index::Part,
     store::{NewImage, NewLayer},
     unpack::{self, Unpacked},
 };
@@ -48,6 +49,10 @@ struct Wanted {
     layers: Vec<String>,
     references: Vec<Reference>,
     parent: Option<ImageId>,
+    /// The index that its names stand for.
+    part: Option<Part>,
+    /// Its names have been told of, with another image of the same index.
+    told: bool,
 }
 
 /// `manifest.json`, one image. moby, docker-archive format; capitals as Go has them.
@@ -73,7 +78,9 @@ impl Images {
     ) -> Result<Vec<Arc<Image>>, Error> {
         let mut parts =
             Parts::read(self, ChunkReader::new(decompressed_within(self.snapshots(), archive)?))?;
-        let wanted = if parts.has("manifest.json") {
+        // Of several platforms `manifest.json` has only one.
+        let is_layout = !parts.has("manifest.json") || layout::has_index(&parts)?;
+        let wanted = if !is_layout {
             docker_archive(&parts)?
         } else if parts.has("index.json") {
             layout::images(&parts, platform)?
@@ -139,7 +146,11 @@ impl Images {
             parent: wanted.parent.filter(|parent| self.get(parent).is_some()),
             references: wanted.references,
             tagged: false,
+            part: wanted.part,
         })?;
+        if wanted.told {
+            return Ok(image);
+        }
         if references.is_empty() {
             tell(Loaded::Image(id));
         } else {
@@ -249,7 +260,7 @@ fn docker_archive(parts: &Parts) -> Result<Vec<Wanted>, Error> {
         let parent = parent.filter(|parent| ids.contains(parent));
         ids.insert(id);
         let layers = item.layers.unwrap_or_default();
-        wanted.push(Wanted { config, layers, references, parent });
+        wanted.push(Wanted { config, layers, references, parent, part: None, told: false });
     }
     Ok(wanted)
 }

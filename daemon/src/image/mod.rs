@@ -13,6 +13,7 @@ mod collect;
 mod commit;
 pub mod config;
 mod import;
+pub mod index;
 mod load;
 pub mod pull;
 pub mod push;
@@ -45,6 +46,7 @@ pub use collect::Collected;
 pub use commit::Commit;
 pub use config::{History, ImageConfig};
 pub use import::Import;
+pub use index::{Family, Index, Member};
 pub use load::Loaded;
 pub use pull::{Pull, PullStep, Pulled};
 pub use push::{LayerPush, PushStep};
@@ -60,21 +62,34 @@ pub enum Error {
     /// The name is none.
     #[error(transparent)]
     Reference(#[from] reference::Error),
-    /// The request makes no sense.
-    #[error("{0}")]
-    Invalid(String),
-    /// It is there, for another machine. dockerd's words.
+    /// There is one of that name, for another platform. dockerd's words.
     #[error(
-        "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
+        "image with reference {name} was found but its platform ({has}) does not match the specified platform ({wanted})"
     )]
     OtherPlatform {
-        /// What it was called.
+        /// As it was typed.
         name: String,
         /// What it is for.
-        own: String,
+        has: String,
         /// What it should be for.
         wanted: String,
     },
+    /// There is an index of that name, without that platform. dockerd's words, where it has the image store of containerd.
+    #[error(
+        "image with reference {name} was found but does not provide the specified platform ({wanted})"
+    )]
+    NoPlatform {
+        /// As it was typed.
+        name: String,
+        /// What it should be for.
+        wanted: String,
+    },
+    /// None of the images to be saved is for that platform. dockerd's words.
+    #[error("no suitable export target found for platform {0}")]
+    NoTarget(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
     /// The image is in use, or has children.
     #[error("{0}")]
     Conflict(String),
@@ -134,7 +149,10 @@ impl Error {
     /// What the caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::NotFound(_) | Self::OtherPlatform { .. } => Kind::NotFound,
+            Self::NotFound(_)
+            | Self::OtherPlatform { .. }
+            | Self::NoPlatform { .. }
+            | Self::NoTarget(_) => Kind::NotFound,
             Self::Reference(_) | Self::Invalid(_) | Self::Config(_) | Self::ConfigShape(_) => {
                 Kind::InvalidArgument
             }
@@ -189,8 +207,10 @@ pub struct Image {
     pub parent: Option<ImageId>,
     /// When it last got a name, in nanoseconds since the epoch; 0 is never.
     pub tagged_at_nanos: i64,
-    /// Its names, sorted.
+    /// The names that lead to it, sorted.
     pub references: Vec<Reference>,
+    /// Names that stand for an index which has it, and lead to the image of another platform.
+    pub held: Vec<Reference>,
 }
 
 /// One layer of an image.
@@ -210,48 +230,74 @@ impl Image {
         self.layers.last().map(|layer| &layer.chain_id)
     }
 
+    /// Returns what it is for.
+    pub fn platform(&self) -> Platform {
+        Platform {
+            os: self.os.clone(),
+            architecture: self.architecture.clone(),
+            variant: self.variant.clone(),
+            ..Platform::default()
+        }
+    }
+
+    /// Returns whether it has no name of its own, but is the other platform of something that has.
+    pub fn is_only_held(&self) -> bool {
+        self.references.is_empty() && !self.held.is_empty()
+    }
+
     /// Returns its names with a tag, as users write them.
     pub fn tags(&self) -> Vec<String> {
-        let tagged = self.references.iter().filter(|reference| reference.tag.is_some());
+        let tagged = self.names().filter(|reference| reference.tag.is_some());
         tagged.map(Reference::familiar).collect()
     }
 
     /// Returns its names with a digest, as users write them.
     pub fn digests(&self) -> Vec<String> {
-        let by_digest = self.references.iter().filter(|reference| reference.digest.is_some());
+        let by_digest = self.names().filter(|reference| reference.digest.is_some());
         by_digest.map(Reference::familiar).collect()
     }
 
-    /// Returns what machine it is for.
-    pub fn platform(&self) -> Platform {
-        Platform {
-            architecture: self.architecture.clone(),
-            os: self.os.clone(),
-            variant: self.variant.clone(),
-            os_version: String::new(),
-        }
-    }
-
-    /// Holds that it is for a platform; `name` is what it was called.
-    ///
-    /// # Errors
-    /// [`Error::OtherPlatform`]: to Docker, such an image is not there.
-    pub fn check_platform(&self, name: &str, wanted: &Platform) -> Result<(), Error> {
-        let own = self.platform();
-        if own.satisfies(wanted) {
-            return Ok(());
-        }
-        Err(Error::OtherPlatform {
-            name: name.to_owned(),
-            own: own.to_string(),
-            wanted: wanted.to_string(),
-        })
+    fn names(&self) -> impl Iterator<Item = &Reference> {
+        self.references.iter().chain(&self.held)
     }
 
     /// Returns whether it has no name with a tag.
     pub fn is_dangling(&self) -> bool {
-        self.references.iter().all(|reference| reference.tag.is_none())
+        self.names().all(|reference| reference.tag.is_none())
     }
+}
+
+/// Returns what this machine can run, as far up as it can: `linux/amd64/v3`.
+///
+/// Source: the x86-64 psABI, micro-architecture levels; containerd's `platforms`.
+pub fn machine() -> Platform {
+    Platform { variant: machine_level().to_owned(), ..Platform::host() }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn machine_level() -> &'static str {
+    macro_rules! all {
+        ($($feature:tt)*) => { [$(std::arch::is_x86_feature_detected!($feature)),*].iter().all(|has| *has) };
+    }
+    let v2 = all!("cmpxchg16b" "popcnt" "sse3" "sse4.1" "sse4.2" "ssse3");
+    let v3 = v2 && all!("avx" "avx2" "bmi1" "bmi2" "f16c" "fma" "lzcnt" "movbe");
+    let v4 = v3 && all!("avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl");
+    match (v2, v3, v4) {
+        (.., true) => "v4",
+        (_, true, _) => "v3",
+        (true, ..) => "v2",
+        _ => "",
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn machine_level() -> &'static str {
+    "v8"
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn machine_level() -> &'static str {
+    ""
 }
 
 /// A container's use of an image, as the engine's records say.
@@ -287,6 +333,11 @@ struct Catalog {
     images: HashMap<ImageId, Arc<Image>>,
     /// By [`Reference::key`].
     references: BTreeMap<String, (Reference, ImageId)>,
+    indexes: HashMap<Digest, Arc<Index>>,
+    /// Which references stand for an index.
+    indexed: BTreeMap<String, Digest>,
+    /// Manifests of indexes that are here.
+    manifests: HashMap<Digest, index::Stored>,
     /// Images that cannot be shown, by their records' keys, and their layers: one that comes again finds them.
     damaged: BTreeMap<String, Vec<ChainId>>,
 }

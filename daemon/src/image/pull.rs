@@ -9,6 +9,7 @@
 //! wait for it.
 
 mod layer;
+mod platforms;
 mod transfers;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -22,6 +23,7 @@ use super::{
     Error, Image, ImageConfig, Images, Reference,
     blobs::Known,
     bound::check_room,
+    index::Part,
     store::{NewImage, NewLayer},
     unpack::{self, Unpacked},
 };
@@ -33,7 +35,8 @@ use crate::{
     snapshot::{self, Lease},
 };
 
-use transfers::{Claim, Slot};
+use platforms::{Chosen, choose};
+use transfers::Claim;
 pub use transfers::{DOWNLOADS, Transfers, UPLOADS};
 
 /// The configurations of images; what else registries hold is no image.
@@ -47,6 +50,8 @@ pub struct Pull {
     pub reference: Reference,
     /// For which machine; `None` is this one.
     pub platform: Option<Platform>,
+    /// All that an index has, instead of one.
+    pub all_platforms: bool,
     /// Who asks.
     pub credentials: Credentials,
 }
@@ -112,6 +117,16 @@ struct Plan {
     config: ImageConfig,
     layers: Vec<Descriptor>,
     chain_ids: Vec<ChainId>,
+    names: Vec<Reference>,
+    part: Option<Part>,
+}
+
+/// One image to be brought.
+struct Wanted {
+    manifest: Manifest,
+    /// The index that its names stand for.
+    part: Option<Part>,
+    names: Vec<Reference>,
 }
 
 impl Images {
@@ -133,7 +148,7 @@ impl Images {
         let found = registries.find(
             reference.name.domain(),
             reference.name.path(),
-            pull.credentials,
+            pull.credentials.clone(),
             &name,
         );
         let (session, found) = found.await.map_err(|error| refused(error, reference))?;
@@ -141,28 +156,15 @@ impl Images {
         // An index that has nothing for us is told of after the first line, as dockerd does.
         registry::manifest::parse(&found.bytes, &found.media_type)?;
         tell(PullStep::Begin);
-        let manifest = session.choose(&found, &wanted).await?;
-        check_types(&manifest)?;
-        let id = ImageId::from(manifest.config.digest.clone());
         let by_digest =
             Reference { tag: None, digest: Some(found.digest.clone()), ..reference.clone() };
         let mut names = vec![by_digest];
         names.extend((reference.digest.is_none()).then(|| reference.clone()));
-        let newer = self.owner(reference).as_ref() != Some(&id);
-        let named = match self.get(&id) {
-            Some(image) => {
-                let (images, missing) = (self.clone(), self.unnamed(&id, names.clone()));
-                match blocking(move || images.name_all(&image, missing)).await {
-                    // It has just been removed.
-                    Err(Error::NotFound(_)) => None,
-                    other => Some(other?),
-                }
-            }
-            None => None,
-        };
-        let image = match named {
-            Some(image) => image,
-            None => self.fetch(&session, manifest, reference, names, &tell).await?,
+        let (image, newer) = if pull.all_platforms {
+            self.pull_all(&session, &found, &pull, names, &tell).await?
+        } else {
+            let chosen = choose(&session, &found, &wanted).await?;
+            self.pull_one(&session, chosen, reference, names, &tell).await?
         };
         tell(PullStep::Digest(found.digest));
         if let Some(wanted) = pull.platform
@@ -172,6 +174,39 @@ impl Images {
             tell(PullStep::OtherPlatform { has, wanted: wanted.to_string() });
         }
         Ok(Pulled { image, newer })
+    }
+
+    /// Brings one image, of an index or alone, and returns whether anything is new about it.
+    async fn pull_one(
+        &self,
+        session: &Session,
+        chosen: Chosen,
+        reference: &Reference,
+        names: Vec<Reference>,
+        tell: &Tell,
+    ) -> Result<(Arc<Image>, bool), Error> {
+        let Chosen { manifest, part } = chosen;
+        check_types(&manifest)?;
+        let id = ImageId::from(manifest.config.digest.clone());
+        let moved = self.owner(reference).as_ref() != Some(&id);
+        if let Some(image) = self.get(&id) {
+            let (images, names, part) = (self.clone(), names.clone(), part.clone());
+            let missing = self.unnamed(&id, names.clone());
+            let named = blocking(move || match part {
+                None => Ok((images.name_all(&image, missing)?, moved)),
+                Some(part) => {
+                    let is_new = images.name_in(&image.id, names, part)?;
+                    Ok((image, is_new))
+                }
+            });
+            match named.await {
+                // It has just been removed.
+                Err(Error::NotFound(_)) => {}
+                other => return other,
+            }
+        }
+        let plan = Wanted { manifest, part, names };
+        Ok((self.fetch(session, plan, reference, tell).await?, true))
     }
 
     fn unnamed(&self, id: &ImageId, names: Vec<Reference>) -> Vec<Reference> {
@@ -189,11 +224,11 @@ impl Images {
     async fn fetch(
         &self,
         session: &Session,
-        manifest: Manifest,
+        wanted: Wanted,
         reference: &Reference,
-        names: Vec<Reference>,
         tell: &Tell,
     ) -> Result<Arc<Image>, Error> {
+        let Wanted { manifest, part, names } = wanted;
         let bytes = session.config(&manifest.config).await?;
         let config = ImageConfig::parse(&bytes)?;
         if !matches!(config.os.as_str(), "" | "linux") {
@@ -210,7 +245,7 @@ impl Images {
             )));
         }
         let chain_ids = config.chain_ids();
-        let plan = Plan { config, layers: manifest.layers, chain_ids };
+        let plan = Plan { config, layers: manifest.layers, chain_ids, names, part };
         let (origins, claim) = self.claim(&plan, tell).await;
         let coming = plan.layers.iter().zip(&origins).filter_map(|(layer, origin)| {
             let had = self.content().partial_length(&layer.digest);
@@ -231,7 +266,7 @@ impl Images {
             .collect();
         let (images, tell) = (self.clone(), Arc::clone(tell));
         blocking(move || {
-            let image = images.assemble_pulled(plan, origins, fetched, &bytes, names, &tell)?;
+            let image = images.assemble_pulled(plan, origins, fetched, &bytes, &tell)?;
             images.remember_blobs(known);
             images.forget_partials(&claim);
             Ok(image)
@@ -313,7 +348,6 @@ impl Images {
         origins: Vec<Origin>,
         fetched: Vec<Unpacked>,
         config: &[u8],
-        names: Vec<Reference>,
         tell: &Tell,
     ) -> Result<Arc<Image>, Error> {
         let (mut fetched, mut leases) = (fetched.into_iter(), Vec::new());
@@ -362,7 +396,8 @@ impl Images {
             config: plan.config,
             layers,
             parent: None,
-            references: names,
+            references: plan.names,
+            part: plan.part,
             tagged: true,
         })?;
         for at in drafted {

@@ -3,6 +3,8 @@
 //! A layer's tar is made again from its files (see [`crate::archive::recipe`]) and checked in passing: a blob that is not
 //! the layer that the image names never gets a name in the registry.
 
+mod whole;
+
 use std::{
     collections::HashMap,
     io::Write,
@@ -14,9 +16,8 @@ use std::{
 use cleat_proto::digest::{DiffId, Digest};
 use futures_util::future::try_join_all;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
-use super::{Error, Image, Images, Reference, blobs::Known, config, unpack::RECIPE};
+use super::{Error, Image, Images, Reference, blobs::Known, config, index, unpack::RECIPE};
 use crate::{
     archive::{
         self,
@@ -77,6 +78,13 @@ struct Manifest<'a> {
     layers: &'a [Descriptor],
 }
 
+/// An image of which all but the manifest is there.
+struct Pushed {
+    document: index::Document,
+    /// What its layers are there.
+    noted: Vec<(DiffId, Known)>,
+}
+
 impl Images {
     /// Brings an image to a repository, under the tag of a reference.
     ///
@@ -90,7 +98,42 @@ impl Images {
         tell: &Tell,
     ) -> Result<(), Error> {
         let tag = reference.tag.clone().unwrap_or_default();
+        let pushed = self.push_image(session, image, reference, tell).await?;
+        let (digest, size) = (pushed.document.digest(), pushed.document.text.len() as u64);
+        session
+            .put_manifest(&tag, &pushed.document.media_type, pushed.document.text.into())
+            .await?;
+        let by_digest = Reference { tag: None, digest: Some(digest.clone()), ..reference.clone() };
+        let (images, image) = (self.clone(), Arc::clone(image));
+        let named = tokio::task::spawn_blocking(move || {
+            images.remember_blobs(pushed.noted);
+            // What is held by others' names goes with them.
+            if !image.is_only_held() && images.owner(&by_digest).as_ref() != Some(&image.id) {
+                images.tag(&image.id, by_digest)?;
+            }
+            Ok::<_, Error>(())
+        });
+        named.await.map_err(|error| Error::Lost(error.to_string()))??;
+        tell(PushStep::Done { tag, digest, size });
+        Ok(())
+    }
+
+    /// Brings an image's configuration and layers to a repository; returns its manifest, which is not there yet. It is the one that
+    /// an index has for it if the repository has the same blobs.
+    async fn push_image(
+        &self,
+        session: &Session,
+        image: &Arc<Image>,
+        reference: &Reference,
+        tell: &Tell,
+    ) -> Result<Pushed, Error> {
         let lease = self.lease(image)?;
+        let was = self.manifest_document_of(&image.id)?;
+        let mut own: HashMap<DiffId, Descriptor> = HashMap::new();
+        if let Some((_, manifest)) = &was {
+            let layers = image.layers.iter().zip(&manifest.layers);
+            own.extend(layers.map(|(layer, blob)| (layer.diff_id.clone(), blob.clone())));
+        }
         let layers = match image.top_layer() {
             Some(top) => self.snapshots().chain(top)?,
             None => Vec::new(),
@@ -103,7 +146,9 @@ impl Images {
                 distinct.push(layer);
             }
         }
-        let pushes = distinct.iter().map(|layer| self.push_layer(session, reference, layer, tell));
+        let pushes = distinct
+            .iter()
+            .map(|layer| self.push_layer(session, reference, layer, own.get(&layer.diff_id), tell));
         let pushed = try_join_all(pushes).await?;
         let known: HashMap<&DiffId, &Descriptor> =
             distinct.iter().map(|layer| &layer.diff_id).zip(&pushed).collect();
@@ -120,39 +165,44 @@ impl Images {
         {
             session.finish(upload, &config, bytes.into()).await?;
         }
-        let (media_type, bytes) = document(config, size, &descriptors)?;
-        let digest = Digest::from_sum(Sha256::digest(&bytes));
-        let size = bytes.len() as u64;
-        session.put_manifest(&tag, media_type, bytes).await?;
-        let by_digest = Reference { tag: None, digest: Some(digest.clone()), ..reference.clone() };
+        let is_same = |manifest: &manifest::Manifest| {
+            let blobs = manifest.layers.iter().map(|layer| &layer.digest);
+            manifest.config.digest == config
+                && blobs.eq(descriptors.iter().map(|layer| &layer.digest))
+        };
+        let document = match was {
+            Some((document, manifest)) if is_same(&manifest) => document,
+            _ => {
+                let (media_type, bytes) = document(config, size, &descriptors)?;
+                index::Document::new(&bytes, media_type)?
+            }
+        };
         let noted = distinct.iter().zip(pushed);
         let noted: Vec<(DiffId, Known)> = noted
             .map(|(layer, blob)| (layer.diff_id.clone(), Known::new(&blob, &reference.name)))
             .collect();
-        let (images, image) = (self.clone(), Arc::clone(image));
-        let named = tokio::task::spawn_blocking(move || {
-            images.remember_blobs(noted);
-            if images.owner(&by_digest).as_ref() != Some(&image.id) {
-                images.tag(&image.id, by_digest)?;
-            }
-            Ok::<_, Error>(())
-        });
-        named.await.map_err(|error| Error::Lost(error.to_string()))??;
         drop(lease);
-        tell(PushStep::Done { tag, digest, size });
-        Ok(())
+        Ok(Pushed { document, noted })
     }
 
+    /// `own` is what the image's manifest has for it.
     async fn push_layer(
         &self,
         session: &Session,
         reference: &Reference,
         layer: &snapshot::Layer,
+        own: Option<&Descriptor>,
         tell: &Tell,
     ) -> Result<Descriptor, Error> {
         let _slot = self.0.transfers.upload_slot().await;
         let step = |step| tell(PushStep::Layer(layer.diff_id.clone(), step));
-        let known = self.known_blobs(&layer.diff_id);
+        let mut known = self.known_blobs(&layer.diff_id);
+        if let Some(own) = own {
+            if known.iter().all(|blob| blob.digest != own.digest) {
+                known.insert(0, Known::new(own, &reference.name));
+            }
+            known.sort_by_key(|blob| blob.digest != own.digest);
+        }
         let (domain, path) = (reference.name.domain(), reference.name.path());
         let mut tried: Vec<&Digest> = Vec::new();
         for blob in &known {

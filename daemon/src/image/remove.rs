@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
-use cleat_proto::digest::{ChainId, ImageId};
+use cleat_proto::digest::{ChainId, Digest, ImageId};
 
-use super::{Error, Image, Images, Reference, Use, reference::ImageRef, store::Turn};
+use super::{
+    Error, Image, Images, Reference, Use,
+    reference::ImageRef,
+    store::{Doomed, Turn},
+};
+use crate::registry::manifest::Platform;
 
 /// One thing that a removal did, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +20,8 @@ pub enum Removed {
     Image(ImageId),
     /// A layer.
     Layer(ChainId),
+    /// One platform of an index: its manifest.
+    Manifest(Digest),
 }
 
 /// What to leave alone.
@@ -55,13 +62,16 @@ impl Images {
     ) -> Result<Vec<Removed>, Error> {
         let turn = self.turn();
         let image = self.resolve(text)?;
+        let others = self.others(&image);
+        let is_theirs =
+            |user: &Use| others.iter().chain([&image.id]).any(|id| user.image == id.as_str());
         let mut removed = Vec::new();
         let single = is_single(&image.references);
         let by_name = !is_id_prefix(&image.id, text);
         if by_name {
             if !options.force
                 && single
-                && let Some(user) = uses().into_iter().find(|user| user.image == image.id.as_str())
+                && let Some(user) = uses().into_iter().find(is_theirs)
             {
                 return Err(Error::Conflict(format!(
                     "conflict: unable to remove repository reference {text:?} (must force) - container {} is using its referenced image {}",
@@ -79,14 +89,76 @@ impl Images {
             }
         } else if single {
             let consider = Consider { names: false, stopped: !options.force };
-            self.conflict(&image, consider, &uses())
+            self.conflict(&image, &others, consider, &uses())
                 .map_err(|conflict| conflict.error(&image.id))?;
         } else if !options.force {
             let consider = Consider { names: true, stopped: true };
-            self.conflict(&image, consider, &uses())
+            self.conflict(&image, &others, consider, &uses())
                 .map_err(|conflict| conflict.error(&image.id))?;
         }
-        self.remove_image(&turn, &image.id, options, by_name, uses, &mut removed)?;
+        self.remove_image(&turn, (&image.id, &others), options, by_name, uses, &mut removed)?;
+        Ok(removed)
+    }
+
+    /// The images of other platforms that go with an image, since they have no names but its own.
+    pub(super) fn others(&self, image: &Arc<Image>) -> Vec<ImageId> {
+        let is_its = |name: &Reference| image.references.contains(name);
+        let all = self.family(image).images.into_iter().skip(1);
+        let only = all.filter(|other| other.references.is_empty() && other.held.iter().all(is_its));
+        only.map(|other| other.id.clone()).collect()
+    }
+
+    /// Removes one platform of what a name stands for. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NoPlatform`], [`Error::Conflict`] in Docker's words; [`Error::Invalid`] without force, since
+    /// others may have the same image of that platform.
+    pub fn remove_platform(
+        &self,
+        text: &str,
+        platform: &Platform,
+        options: RemoveOptions,
+        uses: &dyn Fn() -> Vec<Use>,
+    ) -> Result<Vec<Removed>, Error> {
+        let turn = self.turn();
+        let image = self.resolve_for(text, Some(platform))?;
+        let Some(index) = self.index_of(text) else {
+            drop(turn);
+            return self.remove(text, options, uses);
+        };
+        if !options.force {
+            return Err(Error::Invalid(
+                "Content will be removed from all images referencing this variant. Use --force to force delete.".into(),
+            ));
+        }
+        let members = self.members(&index);
+        let is_it =
+            |other: &Option<Arc<Image>>| other.as_ref().is_some_and(|other| other.id == image.id);
+        let manifests: Vec<Digest> = members
+            .iter()
+            .filter(|member| is_it(&member.image))
+            .map(|member| member.entry.digest.clone())
+            .collect();
+        let best = index.matching(&Platform::host());
+        let best = best
+            .iter()
+            .filter_map(|best| members.iter().find(|member| member.entry.digest == best.digest));
+        let heir = best.chain(&members).find_map(|member| {
+            let other = member.image.as_ref()?;
+            (other.id != image.id).then(|| other.id.clone())
+        });
+        if heir.is_none() {
+            // The last one: what stays would be a name of nothing.
+            drop(turn);
+            return self.remove(text, options, uses);
+        }
+        let consider = Consider { names: false, stopped: !options.force };
+        self.conflict(&image, &[], consider, &uses())
+            .map_err(|conflict| conflict.error(&image.id))?;
+        let layers = self.delete(&turn, Doomed { images: vec![Arc::clone(&image)], heir }, uses)?;
+        let mut removed: Vec<Removed> = manifests.into_iter().map(Removed::Manifest).collect();
+        removed.push(Removed::Image(image.id.clone()));
+        removed.extend(layers.into_iter().map(Removed::Layer));
         Ok(removed)
     }
 
@@ -111,19 +183,20 @@ impl Images {
         Ok(())
     }
 
-    /// `quiet`: a conflict is no error, since what was asked for (a name, a child) is done.
+    /// An image goes, with those of other platforms that it takes along. `quiet`: a conflict is no error, since what was asked for (a name, a child) is done.
     pub(super) fn remove_image(
         &self,
         turn: &Turn<'_>,
-        id: &ImageId,
+        going: (&ImageId, &[ImageId]),
         options: RemoveOptions,
         quiet: bool,
         uses: &dyn Fn() -> Vec<Use>,
         removed: &mut Vec<Removed>,
     ) -> Result<(), Error> {
+        let (id, others) = going;
         let Some(image) = self.get(id) else { return Ok(()) };
         let consider = Consider { names: false, stopped: !options.force };
-        if let Err(conflict) = self.conflict(&image, consider, &uses()) {
+        if let Err(conflict) = self.conflict(&image, others, consider, &uses()) {
             let is_dangling = image.references.is_empty() && !self.has_children(id);
             if quiet && (!is_dangling || conflict.used) {
                 return Ok(());
@@ -132,8 +205,19 @@ impl Images {
         }
         let names = image.references.iter().cloned();
         removed.extend(names.map(|reference| Removed::Name(id.clone(), reference)));
-        let layers = self.delete(turn, &image, uses)?;
-        removed.push(Removed::Image(id.clone()));
+        let users = uses();
+        let is_its = |name: &Reference| image.references.contains(name);
+        let others = others.iter().filter_map(|id| self.get(id)).filter(|other| {
+            other.references.is_empty()
+                && other.held.iter().all(is_its)
+                && !self.has_children(&other.id)
+                && users.iter().all(|user| user.image != other.id.as_str())
+        });
+        let images: Vec<Arc<Image>> = [Arc::clone(&image)].into_iter().chain(others).collect();
+        let gone: Vec<Removed> =
+            images.iter().map(|image| Removed::Image(image.id.clone())).collect();
+        let layers = self.delete(turn, Doomed { images, heir: None }, uses)?;
+        removed.extend(gone);
         removed.extend(layers.into_iter().map(Removed::Layer));
         match &image.parent {
             Some(parent) if !options.keep_parents => {
@@ -142,18 +226,27 @@ impl Images {
                     return Ok(());
                 }
                 let options = RemoveOptions { force: false, ..options };
-                self.remove_image(turn, parent, options, true, uses, removed)
+                self.remove_image(turn, (parent, &[]), options, true, uses, removed)
             }
             _ => Ok(()),
         }
     }
 
-    fn conflict(&self, image: &Image, consider: Consider, uses: &[Use]) -> Result<(), Conflict> {
+    /// `others` go with the image.
+    fn conflict(
+        &self,
+        image: &Image,
+        others: &[ImageId],
+        consider: Consider,
+        uses: &[Use],
+    ) -> Result<(), Conflict> {
         if self.has_children(&image.id) {
             let why = "image has dependent child images".to_owned();
             return Err(Conflict { hard: true, used: false, why });
         }
-        let mut users = uses.iter().filter(|user| user.image == image.id.as_str());
+        let is_theirs =
+            |user: &&Use| others.iter().chain([&image.id]).any(|id| user.image == id.as_str());
+        let mut users = uses.iter().filter(is_theirs);
         if let Some(user) = users.clone().find(|user| user.running) {
             let why =
                 format!("image is being used by running container {}", short(&user.container));
@@ -189,8 +282,11 @@ impl Images {
     ) -> Result<(Vec<Removed>, u64), Error> {
         let mut removed = Vec::new();
         let before: u64 = self.snapshots().layers().iter().map(|layer| layer.size).sum();
-        let mut candidates: Vec<Arc<Image>> =
-            self.list().into_iter().filter(|image| wanted(image)).collect();
+        let mut candidates: Vec<Arc<Image>> = self
+            .list()
+            .into_iter()
+            .filter(|image| wanted(image) && !image.is_only_held())
+            .collect();
         candidates.sort_by(|a, b| b.created.cmp(&a.created));
         for image in candidates {
             // By now it may have a name, or a user.
@@ -198,14 +294,13 @@ impl Images {
             if !self.get(&image.id).is_some_and(|image| wanted(&image)) {
                 continue;
             }
-            let users = uses();
-            if users.iter().any(|user| user.image == image.id.as_str())
-                || self.has_children(&image.id)
-            {
+            let (others, users) = (self.others(&image), uses());
+            let is_used = |id: &ImageId| users.iter().any(|user| user.image == id.as_str());
+            if others.iter().chain([&image.id]).any(is_used) || self.has_children(&image.id) {
                 continue;
             }
             let options = RemoveOptions::default();
-            self.remove_image(&turn, &image.id, options, true, uses, &mut removed)?;
+            self.remove_image(&turn, (&image.id, &others), options, true, uses, &mut removed)?;
         }
         // What a save or a push still held when its image went, and what an import that failed has left.
         self.sweep(uses)?;

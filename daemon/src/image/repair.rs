@@ -86,13 +86,20 @@ impl Images {
             let names: Vec<String> =
                 names.filter(|(_, id)| is_its(id)).map(|(name, _)| name).collect();
             let record = key.to_owned();
-            self.0.database.write_blocking(move |tx: &mut Transaction| {
+            let ids: Vec<ImageId> = record.parse().into_iter().collect();
+            let change = self.read().change(&[], None, &names, &ids)?;
+            let change = self.0.database.write_blocking(move |tx: &mut Transaction| {
                 tx.delete(IMAGES, &record);
                 Self::forget_use(tx, &record);
                 names.iter().for_each(|name| tx.delete(REFERENCES, name));
-                Ok::<_, metadata::Error>(())
+                change.write(tx)?;
+                Ok::<_, metadata::Error>(change)
             })?;
-            self.write().damaged.remove(key);
+            let mut catalog = self.write();
+            catalog.damaged.remove(key);
+            let dead = change.apply(&mut catalog);
+            drop(catalog);
+            dead.iter().try_for_each(|digest| self.content().remove(digest))?;
             if let Ok(id) = key.parse::<ImageId>() {
                 self.content().remove(&Digest::from(&id))?;
             }

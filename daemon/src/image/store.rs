@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Catalog, Error, Image, ImageConfig, ImageRef, Images, Inner, Layer, Reference, Use, config,
+    index,
 };
 use crate::{
     content::Content,
@@ -55,6 +56,15 @@ pub(super) struct NewImage {
     pub(super) references: Vec<Reference>,
     /// Its names count as given now; those of an archive do not.
     pub(super) tagged: bool,
+    /// The index that its names stand for.
+    pub(super) part: Option<index::Part>,
+}
+
+/// Images to be removed in one step.
+pub(super) struct Doomed {
+    pub(super) images: Vec<Arc<Image>>,
+    /// Which image their names lead to from now on; without one they go.
+    pub(super) heir: Option<ImageId>,
 }
 
 impl Images {
@@ -90,7 +100,8 @@ impl Images {
                 }
             }
         }
-        self.restore_names(&mut catalog, None)
+        self.restore_names(&mut catalog, None)?;
+        self.read_indexes(&mut catalog)
     }
 
     /// Gives images the names that the database has for them: all, or one.
@@ -162,6 +173,7 @@ impl Images {
             parent: record.parent,
             tagged_at_nanos: record.tagged_at_nanos,
             references: Vec::new(),
+            held: Vec::new(),
         })
     }
 
@@ -173,7 +185,8 @@ impl Images {
         let catalog = self.read();
         let reference = match ImageRef::parse(text)? {
             ImageRef::Id(id) => {
-                let found = catalog.images.get(&id).cloned();
+                let of_manifest = || catalog.by_manifest(&|digest| digest.as_str() == id.as_str());
+                let found = catalog.images.get(&id).cloned().or_else(of_manifest);
                 return found.ok_or_else(|| Error::NotFound(id.to_string()));
             }
             ImageRef::Named(reference) => reference,
@@ -196,6 +209,7 @@ impl Images {
     }
 
     /// Returns how many images there are.
+    #[cfg(test)]
     pub fn count(&self) -> usize {
         self.read().images.len()
     }
@@ -237,9 +251,12 @@ impl Images {
         made
     }
 
-    fn commit_in_turn(&self, _turn: &Turn<'_>, new: NewImage) -> Result<Arc<Image>, Error> {
+    fn commit_in_turn(&self, _turn: &Turn<'_>, mut new: NewImage) -> Result<Arc<Image>, Error> {
         let id = new.id.clone();
         self.0.content.put(&new.bytes)?;
+        let content = new.part.as_mut().map(|part| std::mem::take(&mut part.content));
+        let content = content.unwrap_or_default();
+        content.iter().try_for_each(|bytes| self.0.content.put(bytes).map(drop))?;
         let fresh = self.fresh(&new.config.chain_ids(), new.layers)?;
         let known = self.get(&id);
         // Also of one that could not be shown so far.
@@ -254,22 +271,28 @@ impl Images {
             top_layer: new.config.chain_ids().pop(),
         };
         let layers: Vec<snapshot::Layer> = fresh.iter().map(|new| new.layer.clone()).collect();
-        let keys: Vec<String> = new.references.iter().map(Reference::key).collect();
+        let (names, leads, change) = self.plan_names(&id, new.references, new.part)?;
+        let (keys, leading) = (index::keys(&names), leads.clone());
         let stored = (id.clone(), record.clone());
         let written = self.0.database.write_blocking(move |tx| {
             layers.iter().try_for_each(|layer| Snapshots::put(tx, layer))?;
             tx.put(IMAGES, stored.0.as_str(), &stored.1)?;
             Self::note_use(tx, stored.0.as_str())?;
-            keys.iter().try_for_each(|key| tx.put(REFERENCES, key, &stored.0))?;
-            Ok::<_, metadata::Error>(())
+            keys.iter().try_for_each(|key| tx.put(REFERENCES, key, &leading))?;
+            change.write(tx)?;
+            Ok::<_, metadata::Error>(change)
         });
-        if let Err(error) = written {
-            if matches!(error, metadata::Error::Unsettled(_)) {
-                // The records may be there: what they mean is left to the next start.
-                fresh.into_iter().filter_map(|new| new.draft).for_each(snapshot::Draft::leave);
+        let change = match written {
+            Ok(change) => change,
+            Err(error) => {
+                self.drop_content(&content, &error)?;
+                if matches!(error, metadata::Error::Unsettled(_)) {
+                    // The records may be there: what they mean is left to the next start.
+                    fresh.into_iter().filter_map(|new| new.draft).for_each(snapshot::Draft::leave);
+                }
+                return Err(error.into());
             }
-            return Err(error.into());
-        }
+        };
         for NewLayer { layer, draft } in fresh {
             self.0.snapshots.adopt(layer, draft);
         }
@@ -279,13 +302,17 @@ impl Images {
             image.references.clone_from(&known.references);
         }
         catalog.images.insert(id.clone(), Arc::new(image));
-        for reference in new.references {
-            catalog.refer(reference, id.clone());
+        for reference in names {
+            catalog.refer(reference, leads.clone());
         }
         if catalog.damaged.contains_key(id.as_str()) {
             self.restore_names(&mut catalog, Some(&id))?;
         }
-        Ok(Arc::clone(&catalog.images[&id]))
+        let dead = change.apply(&mut catalog);
+        let image = Arc::clone(&catalog.images[&id]);
+        drop(catalog);
+        dead.iter().try_for_each(|digest| self.0.content.remove(digest))?;
+        Ok(image)
     }
 
     /// Leaves out layers that another import has brought in meanwhile, and makes sure that those without files of their own have
@@ -336,10 +363,31 @@ impl Images {
     /// # Errors
     /// [`Error::NotFound`] if the image is gone, [`Error::Metadata`].
     pub fn tag(&self, id: &ImageId, reference: Reference) -> Result<Option<ImageId>, Error> {
+        self.tag_in(id, reference, None)
+    }
+
+    /// The same; the name stands for an index that has the image, if one is given.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn tag_in(
+        &self,
+        id: &ImageId,
+        reference: Reference,
+        index: Option<&Digest>,
+    ) -> Result<Option<ImageId>, Error> {
         let _turn = self.turn();
         let image = self.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
         let key = reference.key();
-        let before = self.read().references.get(&key).map(|(_, id)| id.clone());
+        let (before, change) = {
+            let (catalog, name) = (self.read(), std::slice::from_ref(&key));
+            let before = catalog.references.get(&key).map(|(_, id)| id.clone());
+            let change = match index.filter(|index| catalog.indexes.contains_key(*index)) {
+                Some(index) => catalog.change_to(name, index),
+                None => catalog.change(name, None, &[], &[])?,
+            };
+            (before, change)
+        };
         let now = crate::event::now_nanos();
         let record = ImageRecord {
             parent: image.parent.clone(),
@@ -347,57 +395,86 @@ impl Images {
             top_layer: image.top_layer().cloned(),
         };
         let stored = id.clone();
-        self.0.database.write_blocking(move |tx| {
+        let change = self.0.database.write_blocking(move |tx| {
             tx.put(IMAGES, stored.as_str(), &record)?;
             Self::note_use(tx, stored.as_str())?;
-            tx.put(REFERENCES, &key, &stored)
+            tx.put(REFERENCES, &key, &stored)?;
+            change.write(tx)?;
+            Ok::<_, metadata::Error>(change)
         })?;
         let mut catalog = self.write();
         let mut image = Image::clone(&image);
         image.tagged_at_nanos = now;
         catalog.images.insert(id.clone(), Arc::new(image));
         catalog.refer(reference, id.clone());
+        let dead = change.apply(&mut catalog);
+        drop(catalog);
+        dead.iter().try_for_each(|digest| self.0.content.remove(digest))?;
         Ok(before.filter(|before| before != id))
     }
 
     /// Takes names away.
     pub(super) fn untag(&self, _turn: &Turn<'_>, references: &[Reference]) -> Result<(), Error> {
         let keys: Vec<String> = references.iter().map(Reference::key).collect();
-        self.0.database.write_blocking(move |tx| {
+        let change = self.read().change(&[], None, &keys, &[])?;
+        let change = self.0.database.write_blocking(move |tx| {
             keys.iter().for_each(|key| tx.delete(REFERENCES, key));
-            Ok::<_, metadata::Error>(())
+            change.write(tx)?;
+            Ok::<_, metadata::Error>(change)
         })?;
         let mut catalog = self.write();
         references.iter().for_each(|reference| catalog.unrefer(reference));
-        Ok(())
+        let dead = change.apply(&mut catalog);
+        drop(catalog);
+        Ok(dead.iter().try_for_each(|digest| self.0.content.remove(digest))?)
     }
 
-    /// Removes an image's record and its names, and every layer that nothing refers to any more. Returns those, the topmost first.
+    /// Removes images' records and their names, and every layer that nothing refers to any more. Returns those, the topmost first.
     pub(super) fn delete(
         &self,
         _turn: &Turn<'_>,
-        image: &Image,
+        doomed: Doomed,
         uses: &dyn Fn() -> Vec<Use>,
     ) -> Result<Vec<ChainId>, Error> {
+        let is_doomed = |id: &ImageId| doomed.images.iter().any(|image| image.id == *id);
         let rest: Vec<Arc<Image>> =
-            self.list().into_iter().filter(|other| other.id != image.id).collect();
+            self.list().into_iter().filter(|other| !is_doomed(&other.id)).collect();
         let garbage = self.garbage(&rest, uses);
-        let keys: Vec<String> = image.references.iter().map(Reference::key).collect();
-        let (id, layers) = (image.id.clone(), garbage.clone());
-        self.0.database.write_blocking(move |tx: &mut Transaction| {
-            tx.delete(IMAGES, id.as_str());
-            Self::forget_use(tx, id.as_str());
-            keys.iter().for_each(|key| tx.delete(REFERENCES, key));
+        let names: Vec<Reference> =
+            doomed.images.iter().flat_map(|image| image.references.clone()).collect();
+        let ids: Vec<ImageId> = doomed.images.iter().map(|image| image.id.clone()).collect();
+        let keys = index::keys(&names);
+        let cut = if doomed.heir.is_some() { &[][..] } else { &keys[..] };
+        let change = self.read().change(&[], None, cut, &ids)?;
+        let (gone, layers, heir) = (ids.clone(), garbage.clone(), doomed.heir.clone());
+        let change = self.0.database.write_blocking(move |tx: &mut Transaction| {
+            for id in &gone {
+                tx.delete(IMAGES, id.as_str());
+                Self::forget_use(tx, id.as_str());
+            }
+            for key in &keys {
+                match &heir {
+                    Some(heir) => tx.put(REFERENCES, key, heir)?,
+                    None => tx.delete(REFERENCES, key),
+                }
+            }
             layers.iter().for_each(|layer| Snapshots::forget(tx, layer));
-            Ok::<_, metadata::Error>(())
+            change.write(tx)?;
+            Ok::<_, metadata::Error>(change)
         })?;
-        {
-            let mut catalog = self.write();
-            image.references.iter().for_each(|reference| catalog.unrefer(reference));
-            catalog.images.remove(&image.id);
+        let mut catalog = self.write();
+        for name in names {
+            match &doomed.heir {
+                Some(heir) => catalog.refer(name, heir.clone()),
+                None => catalog.unrefer(&name),
+            }
         }
+        ids.iter().for_each(|id| drop(catalog.images.remove(id)));
+        let mut dead = change.apply(&mut catalog);
+        drop(catalog);
         self.0.snapshots.discard(&garbage)?;
-        self.0.content.remove(&Digest::from(&image.id))?;
+        dead.extend(ids.iter().map(Digest::from));
+        dead.iter().try_for_each(|digest| self.0.content.remove(digest))?;
         Ok(garbage)
     }
 
@@ -428,8 +505,9 @@ impl Images {
         let _turn = self.turn();
         let records = self.0.database.list(IMAGES)?;
         let named: HashSet<String> = records.into_iter().map(|(key, _)| key).collect();
+        let needed = self.manifest_blobs();
         for digest in self.0.content.list()? {
-            if !named.contains(digest.as_str()) {
+            if !named.contains(digest.as_str()) && !needed.contains(&digest) {
                 self.0.content.remove(&digest)?;
             }
         }
@@ -487,7 +565,9 @@ impl Catalog {
             return None;
         }
         let mut found = self.images.values().filter(|image| image.id.hex().starts_with(prefix));
-        let first = found.next()?;
+        let Some(first) = found.next() else {
+            return self.by_manifest(&|digest| digest.hex().starts_with(prefix));
+        };
         found.next().is_none().then(|| Arc::clone(first))
     }
 }

@@ -22,6 +22,7 @@ use crate::{
 
 mod collect;
 mod layout;
+mod platforms;
 mod power;
 mod races;
 
@@ -60,7 +61,7 @@ impl Store {
 
     fn save(&self, names: &[&str]) -> Vec<u8> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let selection = self.images.select(&names).unwrap();
+        let selection = self.images.select(&names, None).unwrap();
         let (writer, mut receiver) = chunks::body();
         std::thread::scope(|scope| {
             scope.spawn(|| self.images.save(&selection, writer).unwrap());
@@ -452,7 +453,7 @@ fn a_layer_whose_files_changed_is_not_saved_as_if_whole() {
     let image = store.import("a:1", &[("f", b"hello")]);
     let dir = store.images.snapshots().lower_dirs(image.top_layer().unwrap()).unwrap().remove(0);
     fs::write(dir.join("f"), b"jello").unwrap();
-    let selection = store.images.select(&["a:1".to_owned()]).unwrap();
+    let selection = store.images.select(&["a:1".to_owned()], None).unwrap();
     let (writer, receiver) = chunks::body();
     let error = store.images.save(&selection, writer).unwrap_err();
     drop(receiver);

@@ -144,9 +144,17 @@ pub fn matching<'a>(entries: &'a [Descriptor], wanted: &Platform) -> Vec<&'a Des
     found.into_iter().map(|(_, entry)| entry).collect()
 }
 
+/// Whether what is made for one platform runs on another.
+pub fn runs(has: &Platform, wanted: &Platform) -> bool {
+    rank(has, wanted).is_some() || has.variant.is_empty() && has.satisfies(wanted)
+}
+
+/// Further than any variant, nearer than a platform that is not said.
+const ELDER: u32 = 50;
+
 /// How far from what is wanted, 0 being that; `None` does not run there.
 fn rank(has: &Platform, wanted: &Platform) -> Option<u32> {
-    if has.os != wanted.os || has.architecture != wanted.architecture {
+    if has.os != wanted.os {
         return None;
     }
     let level = |platform: &Platform| {
@@ -159,6 +167,13 @@ fn rank(has: &Platform, wanted: &Platform) -> Option<u32> {
         let digits = platform.variant.trim_start_matches('v');
         if platform.variant.is_empty() { Some(default) } else { digits.parse::<u32>().ok() }
     };
+    match (has.architecture.as_str(), wanted.architecture.as_str()) {
+        (has, wanted) if has == wanted => {}
+        // The 64-bit machines run their elders' programs, if need be.
+        ("386", "amd64") => return Some(ELDER),
+        ("arm", "arm64") => return level(has).map(|level| ELDER + 8_u32.saturating_sub(level)),
+        _ => return None,
+    }
     match (level(has), level(wanted)) {
         _ if has.variant == wanted.variant => Some(0),
         // An older machine's programs run on a newer one.
@@ -210,6 +225,11 @@ mod tests {
         );
         chosen(&["linux/arm64/v8"], "linux/arm64", &["linux/arm64/v8"]);
         chosen(&["linux/amd64/v3"], "linux/amd64", &[]);
+        chosen(
+            &["linux/386", "linux/arm/v7", "linux/amd64"],
+            "linux/amd64",
+            &["linux/amd64", "linux/386"],
+        );
         chosen(&["windows/amd64", "unknown/unknown"], "linux/amd64", &[]);
     }
 

@@ -7,7 +7,6 @@
 //! Source: OCI distribution-spec 1.1; CNCF distribution, "Token Authentication Specification". It knows no images: names are
 //! a domain and a path. What a registry sends is bounded everywhere: an error says which bound was met.
 
-mod ahead;
 mod auth;
 mod challenge;
 mod connector;
@@ -27,7 +26,7 @@ use cleat_proto::{digest::Digest, kind::Kind};
 
 pub use auth::Credentials;
 pub use endpoint::{Config, Purpose};
-pub use fetch::Session;
+pub use fetch::{Found, Session};
 pub use proxy::{Proxies, Proxy};
 pub use search::SearchResult;
 pub use upload::Upload;

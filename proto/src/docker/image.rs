@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::{digest::Digest, platform::Platform};
 
 use super::container::{Empty, HealthConfig, StrSlice};
 
@@ -25,6 +27,96 @@ pub struct ImageSummary {
     /// Before 1.44.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_size: Option<u64>,
+    /// Since 1.48, of an index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+    /// Since 1.47, if asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<ManifestSummary>,
+}
+
+/// Names a manifest, an index or a blob. OCI image-spec, descriptor.md; field order is Docker's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct Descriptor {
+    #[serde(default)]
+    pub media_type: String,
+    pub digest: Digest,
+    pub size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub urls: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+}
+
+impl Descriptor {
+    /// Returns one with nothing but a name, a type and a length.
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        let (urls, annotations, platform, artifact_type) = (None, None, None, None);
+        let media_type = media_type.to_owned();
+        Self { media_type, digest, size, urls, annotations, platform, artifact_type }
+    }
+}
+
+/// One manifest of an index. Engine API v1.48, `ImageManifestSummary`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct ManifestSummary {
+    #[serde(rename = "ID")]
+    pub id: String,
+    pub descriptor: Descriptor,
+    /// All that it names is here.
+    pub available: bool,
+    pub size: ManifestSize,
+    /// `image`, `attestation` or `unknown`.
+    pub kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_data: Option<ImageProperties>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attestation_data: Option<AttestationProperties>,
+}
+
+/// What one manifest of an index takes here, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct ManifestSize {
+    pub content: u64,
+    pub total: u64,
+}
+
+/// What is known of a manifest that is an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct ImageProperties {
+    pub platform: Platform,
+    pub size: UnpackedSize,
+    /// Which containers use it; `null` is none.
+    pub containers: Option<Vec<String>>,
+}
+
+/// What an image's layers take, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct UnpackedSize {
+    pub unpacked: u64,
+}
+
+/// What is known of a manifest that is an attestation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs)]
+pub struct AttestationProperties {
+    #[serde(rename = "For")]
+    pub of: String,
 }
 
 /// One image in full.
@@ -60,6 +152,12 @@ pub struct ImageInspect {
     #[serde(rename = "RootFS")]
     pub root_fs: RootFs,
     pub metadata: Metadata,
+    /// Since 1.48, of an index, or of the manifest that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub descriptor: Option<Descriptor>,
+    /// Since 1.48, if asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<ManifestSummary>,
     pub config: ImageSettings,
 }
 

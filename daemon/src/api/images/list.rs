@@ -1,9 +1,6 @@
 //! `GET /images/json`.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 use axum::extract::State;
 use cleat_proto::{digest::ChainId, docker::image::ImageSummary};
@@ -17,7 +14,7 @@ use crate::{
         version::ApiVersion,
     },
     engine::Engine,
-    image::{Image, Reference},
+    image::{Family, Image, Reference},
 };
 
 const FILTERS: [&str; 6] = ["dangling", "label", "before", "since", "reference", "until"];
@@ -36,24 +33,29 @@ pub(super) async fn list(
     }
     filters.only(&FILTERS)?;
     let wanted = Wanted::new(&engine, &filters, query.bool("all"))?;
-    let images = engine.images().list();
+    let all = engine.images().list();
+    let families = engine.images().families();
     let parents: HashSet<&str> =
-        images.iter().filter_map(|image| Some(image.parent.as_ref()?.as_str())).collect();
+        all.iter().filter_map(|image| Some(image.parent.as_ref()?.as_str())).collect();
     let users = count_users(&engine);
     let shared = query.bool("shared-size") && version.since(1, 42);
-    let shared = shared.then(|| shared_sizes(&images));
+    let shared = shared.then(|| shared_sizes(&families));
+    let manifests = query.bool("manifests") && version.since(1, 47);
     let mut chosen: Vec<(i64, ImageSummary)> = Vec::new();
-    for image in &images {
+    for family in &families {
+        let image = &family.image;
         let Some(names) = wanted.names(image, parents.contains(image.id.as_str()))? else {
             continue;
         };
-        let mut summary = summary(image, &names, version);
+        let mut summary = summary(family, &names, version);
         if version.since(1, 51) {
-            summary.containers = users.get(image.id.as_str()).copied().unwrap_or(0);
+            summary.containers = users_of(family, &users);
         }
         if let Some(sizes) = &shared {
-            let layers = image.layers.iter().map(|layer| &layer.chain_id);
-            summary.shared_size = layers.filter_map(|id| sizes.get(id)).sum();
+            summary.shared_size = shared_size(family, sizes);
+        }
+        if let Some(index) = family.index.as_ref().filter(|_| manifests) {
+            summary.manifests = super::manifests::summaries(&engine, index);
         }
         chosen.push((created_nanos(image), summary));
     }
@@ -63,13 +65,13 @@ pub(super) async fn list(
 
 /// Returns every image with what it takes and shares, for `/system/df`.
 pub fn disk_usage(engine: &Engine, version: ApiVersion) -> Vec<ImageSummary> {
-    let images = engine.images().list();
+    let families = engine.images().families();
     let users = count_users(engine);
-    let shared = shared_sizes(&images);
-    let shown = images.iter().map(|image| ImageSummary {
-        containers: users.get(image.id.as_str()).copied().unwrap_or(0),
-        shared_size: image.layers.iter().filter_map(|layer| shared.get(&layer.chain_id)).sum(),
-        ..summary(image, &image.references, version)
+    let shared = shared_sizes(&families);
+    let shown = families.iter().map(|family| ImageSummary {
+        containers: users_of(family, &users),
+        shared_size: shared_size(family, &shared),
+        ..summary(family, &family.image.references, version)
     });
     shown.collect()
 }
@@ -127,7 +129,10 @@ impl<'f> Wanted<'f> {
     }
 }
 
-fn summary(image: &Image, names: &[Reference], version: ApiVersion) -> ImageSummary {
+fn summary(family: &Family, names: &[Reference], version: ApiVersion) -> ImageSummary {
+    let image = &family.image;
+    let size = layers_of(family).values().sum();
+    let index = family.index.as_ref().filter(|_| version.since(1, 48));
     let with = |tagged: bool| -> Vec<String> {
         let wanted =
             |name: &&Reference| if tagged { name.tag.is_some() } else { name.digest.is_some() };
@@ -147,8 +152,10 @@ fn summary(image: &Image, names: &[Reference], version: ApiVersion) -> ImageSumm
         repo_digests,
         repo_tags,
         shared_size: -1,
-        size: image.size,
-        virtual_size: (!version.since(1, 44)).then_some(image.size),
+        size,
+        virtual_size: (!version.since(1, 44)).then_some(size),
+        descriptor: index.map(|index| index.descriptor()),
+        manifests: Vec::new(),
     }
 }
 
@@ -160,11 +167,25 @@ fn count_users(engine: &Engine) -> HashMap<String, i64> {
     users
 }
 
-/// The sizes of the layers that more than one image has.
-fn shared_sizes(images: &[Arc<Image>]) -> HashMap<&ChainId, i64> {
+fn users_of(family: &Family, users: &HashMap<String, i64>) -> i64 {
+    family.images.iter().filter_map(|image| users.get(image.id.as_str())).sum()
+}
+
+/// The layers of all platforms, each once, with their sizes.
+fn layers_of(family: &Family) -> HashMap<&ChainId, u64> {
+    let layers = family.images.iter().flat_map(|image| &image.layers);
+    layers.map(|layer| (&layer.chain_id, layer.size)).collect()
+}
+
+fn shared_size(family: &Family, shared: &HashMap<&ChainId, i64>) -> i64 {
+    layers_of(family).keys().filter_map(|id| shared.get(id)).sum()
+}
+
+/// The sizes of the layers that more than one image has; those of several platforms are one.
+fn shared_sizes(families: &[Family]) -> HashMap<&ChainId, i64> {
     let mut seen: HashMap<&ChainId, (u32, u64)> = HashMap::new();
-    for layer in images.iter().flat_map(|image| &image.layers) {
-        let entry = seen.entry(&layer.chain_id).or_insert((0, layer.size));
+    for (id, size) in families.iter().flat_map(layers_of) {
+        let entry = seen.entry(id).or_insert((0, size));
         entry.0 += 1;
     }
     let shared = seen.into_iter().filter(|(_, (count, _))| *count > 1);

@@ -94,6 +94,7 @@ pub(super) async fn pull(
     let request = Pull {
         reference: reference.clone(),
         platform: super::named_platform(query)?,
+        all_platforms: query.bool("allPlatforms"),
         credentials: credentials(headers),
     };
     stream(client, move |lines| async move {

@@ -55,7 +55,7 @@ pub(super) async fn push(
     stream(Some(client), move |lines| async move {
         lines.status(&format!("The push refers to repository [{}]", reference.name));
         let told = lines.clone();
-        engine.push_image(reference, credentials, move |step| tell(&told, step)).await?;
+        engine.push_image(reference, platform, credentials, move |step| tell(&told, step)).await?;
         Ok(lines)
     })
     .await

@@ -10,7 +10,7 @@ use cleat_proto::docker::{
     },
 };
 
-use super::{resolve, unix_seconds};
+use super::{resolve_for, unix_seconds};
 use crate::{
     api::{
         body,
@@ -25,11 +25,21 @@ use crate::{
 };
 
 pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion, query: &Query) -> Result {
-    if query.bool("manifests") {
-        return Err(Error::not_implemented("manifests of an image"));
+    let platform = if version.since(1, 49) { platform(query)? } else { None };
+    let with_manifests = query.bool("manifests") && version.since(1, 48);
+    if with_manifests && platform.is_some() {
+        return Err(Error::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
     }
-    let image = resolve(engine, name)?;
-    check_platform(&image, name, query)?;
+    let image = resolve_for(engine, name, platform.as_ref())?;
+    let index = engine.images().index_of(name).filter(|_| version.since(1, 48));
+    let manifests = index.as_ref().filter(|_| with_manifests);
+    let manifests = manifests.map(|index| super::manifests::summaries(engine, index));
+    let descriptor = match platform {
+        Some(_) => index.and_then(|_| engine.images().manifest_of(&image.id)),
+        None => index.map(|index| index.descriptor()),
+    };
     let before_1_44 = !version.since(1, 44);
     let legacy = !version.since(1, 50);
     body::ok(&ImageInspect {
@@ -54,6 +64,8 @@ pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion, query: &
             kind: "layers".into(),
             layers: image.layers.iter().map(|layer| layer.diff_id.to_string()).collect(),
         },
+        descriptor,
+        manifests: manifests.unwrap_or_default(),
         metadata: Metadata { last_tag_time: time::or_zero(image.tagged_at_nanos) },
         config: settings(&image.config, legacy),
     })
@@ -61,20 +73,17 @@ pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion, query: &
 
 /// Reads a platform as clients send it since 1.46: OCI's, in JSON.
 pub(super) fn platform(query: &Query) -> Result<Option<Platform>, Error> {
-    let Some(text) = query.optional("platform") else { return Ok(None) };
+    query.optional("platform").map(platform_of).transpose()
+}
+
+/// The same of one value.
+pub(super) fn platform_of(text: &str) -> Result<Platform, Error> {
     let platform: Platform = go_json::from_slice(text.as_bytes())
         .map_err(|error| Error::invalid(format!("failed to parse platform: {error}")))?;
     if platform.os.is_empty() || platform.architecture.is_empty() {
         return Err(Error::invalid("both OS and Architecture must be provided"));
     }
-    Ok(Some(platform))
-}
-
-/// Holds that an image is for the platform that was asked for, if one was.
-fn check_platform(image: &Image, name: &str, query: &Query) -> Result<(), Error> {
-    platform(query)?
-        .map_or(Ok(()), |wanted| image.check_platform(name, &wanted))
-        .map_err(super::image_error)
+    Ok(platform)
 }
 
 fn settings(config: &Config, legacy: bool) -> ImageSettings {
@@ -129,9 +138,9 @@ fn graph_driver(engine: &Engine, image: &Image) -> GraphDriver {
     GraphDriver { data: Some(data), name }
 }
 
-pub(super) fn history(engine: &Engine, name: &str, query: &Query) -> Result {
-    let image = resolve(engine, name)?;
-    check_platform(&image, name, query)?;
+pub(super) fn history(engine: &Engine, name: &str, version: ApiVersion, query: &Query) -> Result {
+    let platform = if version.since(1, 48) { platform(query)? } else { None };
+    let image = resolve_for(engine, name, platform.as_ref())?;
     let mut layers = image.layers.iter();
     let mut items = Vec::with_capacity(image.history.len());
     for step in &image.history {

@@ -17,6 +17,7 @@ use crate::{
         error::{Error, Result},
         hijack::Socket,
         query::Query,
+        version::ApiVersion,
     },
     engine::Engine,
     image::{Import, Loaded},
@@ -106,8 +107,13 @@ struct Detail {
 }
 
 /// The answer's head goes out with the first line; whatever fails is told in band.
-pub(super) async fn load(State(engine): State<Engine>, query: Query, request: Request) -> Result {
-    let platform = super::show::platform(&query)?;
+pub(super) async fn load(
+    State(engine): State<Engine>,
+    version: ApiVersion,
+    query: Query,
+    request: Request,
+) -> Result {
+    let platform = if version.since(1, 48) { super::show::platform(&query)? } else { None };
     let quiet = query.bool_or("quiet", true);
     let (sender, answer) = body::channel(64);
     let archive = receive(request.into_body());
@@ -154,20 +160,23 @@ fn line(value: &impl Serialize) -> Vec<u8> {
     text
 }
 
-pub(super) async fn save_many(State(engine): State<Engine>, query: Query) -> Result {
-    save(&engine, query.all("names").map(str::to_owned).collect(), &query)
+pub(super) async fn save_many(
+    State(engine): State<Engine>,
+    version: ApiVersion,
+    query: Query,
+) -> Result {
+    let names = query.all("names").map(str::to_owned).collect();
+    save(&engine, names, version, &query)
 }
 
-pub(super) fn save(engine: &Engine, names: Vec<String>, query: &Query) -> Result {
-    if let Some(wanted) = super::show::platform(query)? {
-        for name in &names {
-            if !super::resolve(engine, name)?.platform().satisfies(&wanted) {
-                let why = format!("no suitable export target found for platform {wanted}");
-                return Err(Error::new(Kind::NotFound, why));
-            }
-        }
-    }
-    let chunks = engine.save_images(&names).map_err(|error| {
+pub(super) fn save(
+    engine: &Engine,
+    names: Vec<String>,
+    version: ApiVersion,
+    query: &Query,
+) -> Result {
+    let platform = if version.since(1, 48) { super::show::platform(query)? } else { None };
+    let chunks = engine.save_images(&names, platform.as_ref()).map_err(|error| {
         // A wrong name is, to Docker, a failure of its own here, and a missing image has the name that was typed.
         let error = Error::from(error);
         let missing =

@@ -2,11 +2,17 @@
 //!
 //! Source: OCI image-spec, image-layout.md, image-index.md, manifest.md; `io.containerd.image.name` is containerd's.
 
-use cleat_proto::digest::Digest;
+use cleat_proto::{
+    digest::{Digest, ImageId},
+    docker::image,
+};
 use serde::Deserialize;
 
 use super::{Error, IMAGES_MAX, Parts, Reference, Wanted, invalid, parse};
-use crate::registry::manifest;
+use crate::{
+    image::index::{self, Index, ManifestRecord, Part},
+    registry::manifest,
+};
 
 /// How deep an index may be within indexes.
 const DEPTH_MAX: u32 = 4;
@@ -63,9 +69,11 @@ pub(super) fn images(
     let mut wanted = Vec::new();
     for descriptor in index.manifests.ok_or_else(|| invalid("index.json has no manifests"))? {
         let name = name_of(&descriptor);
-        if let Some(image) = follow(parts, &descriptor, platform, name, 0)? {
-            wanted.push(image);
+        let several = members(parts, &descriptor, platform, name.clone())?;
+        if several.is_empty() {
+            wanted.extend(follow(parts, &descriptor, platform, name, 0)?);
         }
+        wanted.extend(several);
         if wanted.len() > IMAGES_MAX {
             return Err(invalid("the archive has too many images"));
         }
@@ -74,6 +82,112 @@ pub(super) fn images(
         return Err(invalid("the archive has no image for this platform"));
     }
     Ok(wanted)
+}
+
+/// Whether an archive has an index of several platforms, which docker's own format has no word for.
+pub(super) fn has_index(parts: &Parts) -> Result<bool, Error> {
+    if !parts.has("index.json") {
+        return Ok(false);
+    }
+    let index: Document = parse(parts.json("index.json")?, "index.json")?;
+    let manifests = index.manifests.unwrap_or_default();
+    Ok(manifests.iter().any(|descriptor| INDEX_TYPES.contains(&descriptor.media_type.as_str())))
+}
+
+/// Returns the images of an index that are whole in the archive: all, or that of a platform. None for what is no index, or not
+/// whole: what is wrong with that is found elsewhere.
+fn members(
+    parts: &Parts,
+    descriptor: &Descriptor,
+    platform: Option<&manifest::Platform>,
+    name: Option<Reference>,
+) -> Result<Vec<Wanted>, Error> {
+    let path = blob(parts, descriptor)?;
+    let bytes = parts.json(&path)?;
+    let document: Document = parse(bytes, &path)?;
+    check(&document, &path)?;
+    if document.manifests.is_none() {
+        return Ok(Vec::new());
+    }
+    let document = index::Document::new(bytes, &descriptor.media_type)?;
+    let index = Index::parse(&document)?;
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut others: Vec<ManifestRecord> = Vec::new();
+    let mut content: Vec<Vec<u8>> = Vec::new();
+    for entry in &index.entries {
+        let Some(manifest) = whole(parts, entry)? else { continue };
+        if !index::is_image(entry) {
+            for (digest, _) in &manifest.blobs {
+                content.push(parts.json(&format!("blobs/sha256/{}", digest.hex()))?.to_vec());
+            }
+            others.push(manifest);
+            continue;
+        }
+        let has = entry.platform.as_ref();
+        let is_wanted = has.is_none_or(|has| match platform {
+            Some(wanted) => manifest::runs(has, wanted),
+            None => has.os == "linux",
+        });
+        if !is_wanted {
+            continue;
+        }
+        let entry = Descriptor {
+            media_type: entry.media_type.clone(),
+            digest: entry.digest.to_string(),
+            size: entry.size,
+            ..Descriptor::default()
+        };
+        let Some(mut image) = follow(parts, &entry, platform, name.clone(), DEPTH_MAX)? else {
+            continue;
+        };
+        image.told = name.is_some() && !wanted.is_empty();
+        image.part = name.is_some().then(|| Part {
+            index: document.clone(),
+            manifests: vec![manifest],
+            content: Vec::new(),
+        });
+        wanted.push(image);
+    }
+    // What is no image comes with one.
+    if let Some(part) = wanted.first_mut().and_then(|first| first.part.as_mut()) {
+        part.manifests.extend(others);
+        part.content = content;
+    }
+    Ok(wanted)
+}
+
+/// Reads a manifest that is in the archive with all that it names.
+fn whole(parts: &Parts, entry: &image::Descriptor) -> Result<Option<ManifestRecord>, Error> {
+    let path = format!("blobs/sha256/{}", entry.digest.hex());
+    if !parts.has(&path) {
+        return Ok(None);
+    }
+    parts.check_blob(&path)?;
+    let bytes = parts.json(&path)?;
+    let document = index::Document::new(bytes, &entry.media_type)?;
+    let manifest::Document::Manifest(manifest) = manifest::parse(bytes, &document.media_type)?
+    else {
+        return Ok(None);
+    };
+    let named: Vec<&manifest::Descriptor> =
+        manifest.layers.iter().chain([&manifest.config]).collect();
+    let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    if named.iter().any(|blob| !parts.has(&path(&blob.digest))) {
+        return Ok(None);
+    }
+    if index::is_image(entry) {
+        let image = Some(ImageId::from(manifest.config.digest));
+        return Ok(Some(ManifestRecord { document, image, blobs: Vec::new() }));
+    }
+    let mut blobs = Vec::new();
+    for blob in named {
+        let path = path(&blob.digest);
+        // What is not small JSON is kept by nobody here.
+        let Ok(bytes) = parts.json(&path) else { return Ok(None) };
+        parts.check_blob(&path)?;
+        blobs.push((blob.digest.clone(), bytes.len() as u64));
+    }
+    Ok(Some(ManifestRecord { document, image: None, blobs }))
 }
 
 /// Goes from a descriptor to the image of this machine's platform, if there is one.
@@ -113,7 +227,8 @@ fn follow(
     }
     let config = parts.json(&blob(parts, &config)?)?.to_vec();
     let layers = layers.iter().map(layer_path).collect::<Result<_, _>>()?;
-    Ok(Some(Wanted { config, layers, references: name.into_iter().collect(), parent: None }))
+    let references = name.into_iter().collect();
+    Ok(Some(Wanted { config, layers, references, parent: None, part: None, told: false }))
 }
 
 /// An index has manifests and no layers, a manifest the other way round: never both (CVE-2021-41190).

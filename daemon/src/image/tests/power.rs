@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     disk::faults::{self, Fault, Loss},
     image::{Checked, Pull},
-    registry::{Config, Registries},
+    registry::{Config, Registries, manifest::Platform},
 };
 
 /// Below memory if there is some: nothing here depends on the disk.
@@ -90,7 +90,8 @@ fn whole(images: &Images, root: &Path, when: &str) {
     let found: std::collections::BTreeSet<String> =
         entries(&root.join("snapshots")).into_iter().filter(is_number).collect();
     assert_eq!(found, layers, "{when}");
-    assert_eq!(images.content().list().unwrap().len(), images.count(), "{when}");
+    let blobs = images.count() + images.manifest_blobs().len();
+    assert_eq!(images.content().list().unwrap().len(), blobs, "{when}");
 }
 
 fn entries(path: &Path) -> Vec<String> {
@@ -181,6 +182,69 @@ fn a_load_survives_any_disk() {
             images.load(stream(archive.clone()), None, &mut |_| {}).map(drop)
         }),
         expected: vec!["base:1".into(), "loaded:1".into()],
+    };
+    case.survives_all();
+}
+
+/// What is left of each name's index is whole: no more is missing than before, and nothing is shown alone.
+fn platforms(images: &Images) -> Vec<String> {
+    let families = images.families().into_iter();
+    let mut all: Vec<String> = families
+        .map(|family| {
+            let of = |image: &Arc<Image>| image.architecture.clone();
+            let mut architectures: Vec<String> = family.images.iter().map(of).collect();
+            architectures.sort();
+            format!("{} {}", family.image.tags().join(","), architectures.join(","))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_load_of_several_platforms_survives_any_disk() {
+    let host = Platform::host().architecture;
+    let archive = super::platforms::several("loaded:1", &["s390x", &host], &[]);
+    let wanted = format!("loaded:1 {host},s390x");
+    let case = Case {
+        name: "load of several platforms",
+        prepare: base,
+        act: Box::new(move |images| {
+            images.load(stream(archive.clone()), None, &mut |_| {})?;
+            assert!(platforms(images).contains(&wanted), "{:?}", platforms(images));
+            Ok(())
+        }),
+        expected: vec!["base:1".into(), "loaded:1".into(), "loaded:1".into()],
+    };
+    case.survives_all();
+}
+
+#[test]
+fn a_removal_of_several_platforms_survives_any_disk() {
+    let case = Case {
+        name: "rmi of several platforms",
+        prepare: |images| {
+            base(images);
+            let host = Platform::host().architecture;
+            let archive = super::platforms::several("other:1", &["s390x", &host], &[]);
+            images.load(stream(archive), None, &mut |_| {}).unwrap();
+        },
+        act: Box::new(|images| {
+            let options = RemoveOptions { force: true, keep_parents: false };
+            let platform = super::platforms::platform("s390x");
+            match images.remove_platform("other:1", &platform, options, &|| Vec::new()) {
+                Err(Error::NotFound(_) | Error::OtherPlatform { .. }) => {}
+                other => drop(other?),
+            }
+            match images.remove("other:1", options, &|| Vec::new()) {
+                Err(Error::NotFound(_)) => {
+                    // The name went without its image: a prune takes that.
+                    images.prune(&|image| image.is_dangling(), &|| Vec::new()).map(drop)
+                }
+                other => other.map(drop),
+            }
+        }),
+        expected: vec!["base:1".into()],
     };
     case.survives_all();
 }
@@ -362,7 +426,8 @@ fn pull(images: &Images, address: &str) -> Result<(), Error> {
     let reference = Reference::parse(&format!("{address}/pulled:1")).unwrap();
     let config = Config { insecure: vec!["127.0.0.0/8".into()], ..Config::default() };
     let registries = Registries::new(config);
-    let pull = Pull { reference, platform: None, credentials: Default::default() };
+    let pull =
+        Pull { reference, platform: None, all_platforms: false, credentials: Default::default() };
     runtime.block_on(images.pull(&registries, pull, Arc::new(|_| {}))).map(drop)
 }
 
@@ -378,25 +443,6 @@ fn a_pull_survives_any_disk() {
         act: Box::new(move |images| pull(images, &address)),
     };
     case.survives_all();
-}
-
-#[test]
-fn a_pull_waits_for_the_disk_as_often_whatever_it_brings() {
-    for count in [1, 2, 20] {
-        let layers = (0..count).map(|n| tar(&[("a", &[n; 5000]), ("b", &[n])]));
-        let server = pulled(&layers.collect::<Vec<_>>());
-        let dir = directory();
-        let faults = faults::arm(dir.path(), u64::MAX, Fault::Once);
-        let images = start(dir.path()).unwrap();
-        let before = faults.syncs();
-        pull(&images, &server.address).unwrap();
-        faults.disarm();
-        let syncs = faults.syncs();
-        // All layers at once; the configuration and its name; the record, and the note what the layers are in the registry.
-        let directories = syncs.directories - before.directories;
-        assert_eq!((syncs.all - before.all, directories), (1, 1), "{count} layers");
-        assert_eq!(syncs.files - before.files, 3, "{count} layers");
-    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ fn no_problem(images: &Images) {
 fn fetched(images: &Images, image: &Image, name: &str) -> NewImage {
     let bytes = images.content().read(&(&image.id).into(), 1 << 20).unwrap();
     NewImage {
+        part: None,
         id: image.id.clone(),
         config: ImageConfig::parse(&bytes).unwrap(),
         bytes,
@@ -165,7 +166,7 @@ fn whoever_loads_removes_commits_and_prunes_the_same_at_once_leaves_whole_images
             _ => {
                 let Ok(image) = images.resolve(&other) else { return };
                 drop(images.tag(&image.id, Reference::parse("tagged:1").unwrap()));
-                let Ok(selection) = images.select(&[other]) else { return };
+                let Ok(selection) = images.select(&[other], None) else { return };
                 let (writer, mut receiver) = chunks::body();
                 std::thread::scope(|scope| {
                     let saving = scope.spawn(|| images.save(&selection, writer));
