@@ -90,14 +90,28 @@ pub struct Global {
     pub root: PathBuf,
     /// Cgroups are systemd's.
     pub systemd_cgroup: bool,
-    /// They are a user's, or not, as far as we are told.
-    pub rootless: Option<bool>,
+    /// `--rootless`: whether they are a user's, as far as we are told.
+    pub rootless: String,
 }
 
 impl Global {
     /// Returns whether cgroups are those of a user who has not the host's root's rights.
-    pub fn is_rootless(&self) -> bool {
-        self.rootless.unwrap_or_else(rootless::is_without_host_s_rights)
+    ///
+    /// # Errors
+    /// What is neither true nor false, in Go's words; and a denial that is not true, as with the rights there are nothing works.
+    pub fn is_rootless(&self) -> Result<bool> {
+        match self.rootless.as_str() {
+            "" | "auto" => Ok(rootless::is_without_host_s_rights()),
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" if rootless::is_rootless() => {
+                Err(Error::Invalid("--rootless=false is not what this is".to_owned()))
+            }
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            other => {
+                let text = format!("strconv.ParseBool: parsing {other:?}: invalid syntax");
+                Err(Error::Invalid(text))
+            }
+        }
     }
 }
 
@@ -169,16 +183,7 @@ fn begin(words: &[String]) -> Result<Option<(Global, String, Vec<String>)>> {
     let path = arguments.path("log");
     log::open(path.as_deref(), json, arguments.has("debug"))
         .context(|| format!("open {}", path.unwrap_or_default().display()))?;
-    let rootless = match arguments.value("rootless") {
-        None | Some("auto") => None,
-        Some("true" | "1") => Some(true),
-        // Who we are decides, not what we are told: with the rights there are, nothing else would work.
-        Some("false" | "0") if !rootless::is_rootless() => Some(false),
-        Some("false" | "0") => {
-            return Err(Error::Usage("--rootless=false is not what this is".to_owned()));
-        }
-        Some(other) => return Err(Error::Usage(format!("invalid value {other:?} for --rootless"))),
-    };
+    let rootless = arguments.value("rootless").unwrap_or_default().to_owned();
     let default = || rootless::default_root().unwrap_or_else(|| DEFAULT_ROOT.into());
     let root = arguments.path("root").unwrap_or_else(default);
     let root = std::path::absolute(&root).map_err(|error| Error::Invalid(error.to_string()))?;

@@ -140,7 +140,10 @@ fn open(namespace: &Namespace) -> Result<File> {
             namespace.path.display()
         )));
     }
-    File::open(&namespace.path).context(|| format!("lstat {}", namespace.path.display()))
+    File::open(&namespace.path).context(|| {
+        let path = namespace.path.display();
+        format!("unable to create new parent process: namespace path: lstat {path}")
+    })
 }
 
 /// Returns runc's `namespace_paths` for a container with the given init.

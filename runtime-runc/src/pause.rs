@@ -16,7 +16,7 @@ pub fn pause(global: &Global, words: &[String]) -> Result<()> {
     let container = Container::load(&global.root, &arguments.rest[0])?;
     match container.status()? {
         Status::Running | Status::Created => Ok(container.need_cgroup()?.freeze()?),
-        status => Err(Error::State(format!("container not running or created: {}", status.word()))),
+        Status::Paused | Status::Stopped => Err(Error::State("container not running".to_owned())),
     }
 }
 

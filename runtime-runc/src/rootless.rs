@@ -26,10 +26,13 @@ fn is_in_user_namespace() -> bool {
     })
 }
 
-/// Returns where their containers are remembered without `--root`.
+/// Returns where their containers are remembered without `--root`. Root of a user namespace is a user as well, unless `USER` says
+/// that everything there is root's: Podman without root runs us so.
 pub fn default_root() -> Option<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
-    runtime.filter(|_| is_rootless()).map(|path| PathBuf::from(path).join("cleat-runc"))
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty())?;
+    let calls_itself_root = || std::env::var_os("USER").is_some_and(|user| user == "root");
+    let is_a_user_s = is_rootless() || (is_in_user_namespace() && !calls_itself_root());
+    is_a_user_s.then(|| PathBuf::from(runtime).join("cleat-runc"))
 }
 
 /// Refuses what cannot be without root.
@@ -57,7 +60,7 @@ pub fn capabilities() -> Result<u64> {
     Ok(u64::MAX >> (63 - last.min(63)))
 }
 
-/// Returns whether a container may do without the cgroup that its owner has no right to.
+/// Returns whether a container may do without a cgroup, should its owner have no right to one.
 pub fn can_do_without_cgroup(spec: &Spec) -> bool {
     let limits = spec.linux.resources.as_ref().is_some_and(|resources| {
         resources.memory().is_some()
@@ -67,7 +70,9 @@ pub fn can_do_without_cgroup(spec: &Spec) -> bool {
             || resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())
             || resources.unified().as_ref().is_some_and(|unified| !unified.is_empty())
     });
-    is_rootless() && !limits && spec.linux.cgroups_path.as_ref().is_none_or(String::is_empty)
+    is_without_host_s_rights()
+        && !limits
+        && spec.linux.cgroups_path.as_ref().is_none_or(String::is_empty)
 }
 
 /// Writes the mappings of a new user namespace: by ourselves where it is one id that is ours, else by the set-user-id helpers.

@@ -24,6 +24,7 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
     let detach = arguments.has("detach");
     let mut request = Request::new(&arguments)?;
     request.fifo = false;
+    request.keep = arguments.has("keep");
     let spec = Spec::load(&request.bundle)?;
     create::check_terminal(&spec, &request, detach)?;
     let mut terminal = None;
@@ -32,6 +33,7 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
         request.own_console = Some(taker);
         terminal = Some(ours);
     }
+    let keep = request.keep;
     let launched = create::launch(global, request, &spec)?;
     let signals = if detach { None } else { Some(Signals::block()?) };
     let (container, pid, pidfd) = launched.release()?;
@@ -45,7 +47,7 @@ pub fn run(global: &Global, words: &[String]) -> Result<i32> {
     let Some(signals) = signals else { return Ok(0) };
     let terminal = terminal.as_ref().map(foreground::receive_terminal).transpose()?;
     let code = foreground::wait(pid, &pidfd, &signals, terminal)?;
-    if !arguments.has("keep") {
+    if !keep {
         delete::destroy(&container)?;
     }
     Ok(code)

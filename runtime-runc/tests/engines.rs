@@ -217,3 +217,93 @@ fn podman_runs_containers_with_the_worker() {
         top: sleep 1000\nlogs: hello\nstopped: exited 137\nagain: running\nleft: 0\n";
     assert_eq!(text, expected);
 }
+
+/// Nobody's number on any host.
+const USER: u32 = 54_323;
+
+/// What Podman needs of a user: copies of the programs where they may go, and a mount namespace in which they exist and have ids to
+/// give; the host's files stay as they are.
+fn as_user(podman: &Podman, script: &str) -> Output {
+    let at = |name: &str| podman.place.directory.join(name);
+    let install = |program: PathBuf, name: &str| {
+        // By another process: a child that another test forks just now would hold it open for writing.
+        let mut install = Command::new("install");
+        install.args(["-m", "755"]).arg(program).arg(at(name));
+        succeeded(install.output().unwrap());
+    };
+    install(find("podman"), "podman");
+    install(find("conmon"), "conmon");
+    install(WORKER.into(), "cleat-runc");
+    let config = fs::read_to_string(at("containers.conf")).unwrap();
+    let conmon = format!("{:?}", find("conmon"));
+    fs::write(at("containers.conf"), config.replace(&conmon, &format!("{:?}", at("conmon"))))
+        .unwrap();
+    fs::create_dir(at("accounts")).unwrap();
+    for (file, line) in [
+        ("passwd", format!("cleat-test:x:{USER}:{USER}::{}:/bin/sh", at("home").display())),
+        ("group", format!("cleat-test:x:{USER}:")),
+        ("subuid", "cleat-test:700000:65536".to_owned()),
+        ("subgid", "cleat-test:700000:65536".to_owned()),
+    ] {
+        let own = fs::read_to_string(format!("/etc/{file}")).unwrap_or_default();
+        fs::write(at("accounts").join(file), format!("{own}{line}\n")).unwrap();
+    }
+    for name in ["home", "root", "runroot", "tmp"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    let user = format!("{USER}:{USER}");
+    let mut give = Command::new("chown");
+    give.args(["-Rh", &user]).args(["home", "root", "runroot", "tmp", "rootfs"].map(at));
+    succeeded(give.output().unwrap());
+    let script = format!(
+        "podman() {{ {0}/podman --root {0}/root --runroot {0}/runroot --tmpdir {0}/tmp --runtime {0}/cleat-runc \"$@\"; }}\n\
+         rootfs={0}/rootfs\n{script}",
+        podman.place.directory.display()
+    );
+    fs::write(at("script"), script).unwrap();
+    let setting = format!(
+        "mount -t tmpfs tmpfs /run\n\
+         for file in passwd group subuid subgid; do mount --bind {0}/accounts/$file /etc/$file; done\n\
+         env -i PATH=\"$PATH\" HOME={0}/home XDG_RUNTIME_DIR={0}/home CONTAINERS_CONF={0}/containers.conf \
+         CONTAINERS_STORAGE_CONF={0}/storage.conf setpriv --reuid {USER} --regid {USER} --clear-groups /bin/sh -eu {0}/script &\n\
+         wait $!\n",
+        podman.place.directory.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation"]);
+    command.args(["private", "/bin/sh", "-euc", &setting]).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// Podman makes a user namespace and runs the worker as its root, who has no right to the host's cgroups and devices.
+#[test]
+fn podman_runs_a_users_containers_with_the_worker() {
+    let podman = Podman::new();
+    let text = succeeded(as_user(
+        &podman,
+        r#"
+        say() { echo "$1: $2"; }
+        code=0; out=$(podman run --rm --rootfs "$rootfs" /bin/sh -c 'echo out; exit 3') || code=$?
+        say run "$out $code"
+        say map "$(podman run --rm --rootfs "$rootfs" cat /proc/self/uid_map | xargs)"
+        podman run -d --name web --rootfs "$rootfs" /bin/sh -c 'echo hello; echo x > /dev/null && echo y > /tmp/x; exec sleep 1000' >/dev/null
+        say runtime "$(podman inspect --format '{{.OCIRuntime}}' web | sed 's,.*/,,')"
+        say exec "$(podman exec -e A=b web /bin/sh -c 'echo $A $(id -u)')"
+        code=0; podman exec web /bin/sh -c 'exit 7' || code=$?
+        say code $code
+        code=0; podman exec web /no/such 2>/dev/null || code=$?
+        say missing $code
+        say top "$(podman top web args | tail -n 1 | xargs)"
+        say logs "$(podman logs web)"
+        podman stop -t 0 web >/dev/null 2>&1; say stopped "$(podman inspect --format '{{.State.Status}} {{.State.ExitCode}}' web)"
+        podman start web >/dev/null; say again "$(podman inspect --format '{{.State.Status}}' web)"
+        podman rm -f -t 0 web >/dev/null
+        say left "$(podman ps -aq | wc -l)"
+        "#,
+    ));
+    let expected = "run: out 3\nmap: 0 54323 1 1 700000 65536\nruntime: cleat-runc\nexec: b 0\ncode: 7\nmissing: 127\n\
+        top: sleep 1000\nlogs: hello\nstopped: exited 137\nagain: running\nleft: 0\n";
+    assert_eq!(text, expected);
+    let made = fs::metadata(podman.place.rootfs().join("tmp/x")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), USER);
+}

@@ -301,3 +301,41 @@ fn help_is_for_every_verb_and_costs_nothing() {
     let version = help(&["--version"]);
     assert!(version.lines().nth(1).unwrap().starts_with("commit: "), "{version}");
 }
+
+#[test]
+fn a_kept_container_is_there_after_its_end_and_after_a_start_that_failed() {
+    let mut bundle = Bundle::shell("exit 5");
+    let kept = |bundle: &Bundle, code| {
+        assert_eq!(bundle.run_with(&["--keep"]).status.code(), Some(code));
+        assert_eq!(bundle.status(), "stopped");
+        let again = bundle.run_with(&["--keep"]);
+        let text = String::from_utf8(again.stderr).unwrap();
+        assert!(text.contains("container with given ID already exists"), "{text}");
+        let paused = String::from_utf8(bundle.verb("pause", &[], &[]).stderr).unwrap();
+        assert!(paused.contains("container not running"), "{paused}");
+        succeeded(bundle.verb("delete", &[], &[]));
+        bundle.assert_nothing_left();
+    };
+    kept(&bundle, 5);
+    bundle.spec["process"]["args"] = serde_json::json!(["/no/such"]);
+    kept(&bundle, 1);
+}
+
+#[test]
+fn whether_cgroups_are_a_users_is_said_in_gos_words() {
+    let mut bundle = Bundle::shell("true");
+    for (global, code) in [
+        (&["--rootless=TRUE"][..], 0),
+        (&["--rootless", "f"], 0),
+        (&["--rootless="], 0),
+        (&["--rootless", "bad"], 1),
+    ] {
+        bundle.global = global;
+        let output = bundle.run();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{global:?} {text}");
+        let words = "runc run failed: strconv.ParseBool: parsing \\\"bad\\\": invalid syntax";
+        assert_eq!(text.contains(words), code == 1, "{text}");
+    }
+    bundle.assert_nothing_left();
+}

@@ -174,10 +174,13 @@ impl Cgroup {
     }
 }
 
-fn is_denied(error: &Error) -> bool {
+/// Returns whether a cgroup belongs to somebody with more rights.
+pub fn is_denied(error: &Error) -> bool {
     match error {
-        Error::DeviceFilter { source, .. } | Error::Write { source, .. } => {
-            matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+        Error::DeviceFilter { source, .. }
+        | Error::Write { source, .. }
+        | Error::Create { source, .. } => {
+            matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EROFS))
         }
         _ => false,
     }

@@ -22,6 +22,7 @@ pub enum Kind {
 }
 
 const NOTIFY: u64 = 6;
+const FEATURE_CHECK: i64 = 9;
 
 /// What CRIU tells while it works: the script's name, a pid, and what came along.
 #[derive(Debug)]
@@ -114,6 +115,25 @@ impl Criu {
         }
     }
 
+    /// Asks whether pages can be left behind until they are needed.
+    ///
+    /// # Errors
+    /// [`Error::State`] where this kernel, or this CRIU, has no `userfaultfd(2)` to fetch them by.
+    pub fn check_lazy_pages() -> Result<()> {
+        let mut criu = Self::start()?;
+        let (mut wanted, mut request) = (Writer::default(), Writer::default());
+        wanted.flag(2, true);
+        request.number(1, FEATURE_CHECK).message(5, &wanted);
+        let asked = criu.send(&request).and_then(|()| criu.receive());
+        drop(criu.socket);
+        criu.child.wait().context(|| "wait for criu".to_owned())?;
+        if Answer::read(&asked?.0).lazy_pages {
+            return Ok(());
+        }
+        let text = "CRIU is missing features: lazy pages take userfaultfd, which this kernel or this CRIU does not have";
+        Err(Error::State(text.to_owned()))
+    }
+
     fn send(&self, message: &Writer) -> Result<()> {
         fdpass::send(&self.socket, message.as_bytes(), &[])
             .context(|| "cannot talk to criu".to_owned())
@@ -140,6 +160,8 @@ struct Answer {
     script: String,
     pid: i32,
     errno: i32,
+    /// Of the features that were asked for.
+    lazy_pages: bool,
 }
 
 impl Answer {
@@ -151,6 +173,10 @@ impl Answer {
                 (2, Field::Number(success)) => answer.success = success != 0,
                 (5, Field::Bytes(notice)) => answer.read_notice(notice),
                 (7, Field::Number(errno)) => answer.errno = errno as i32,
+                (8, Field::Bytes(features)) => {
+                    answer.lazy_pages =
+                        fields(features).any(|field| matches!(field, (2, Field::Number(1))));
+                }
                 _ => {}
             }
         }
@@ -166,6 +192,23 @@ impl Answer {
                 (2, Field::Number(pid)) => self.pid = pid as i32,
                 _ => {}
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_is_there_if_the_answer_says_so() {
+        // criu_resp { type: 9, success, features { lazy_pages } }
+        for (features, there) in
+            [(&[66, 2, 16, 1][..], true), (&[66, 2, 16, 0], false), (&[], false)]
+        {
+            let packet = [&[8, 9, 16, 1], features].concat();
+            let answer = Answer::read(&packet);
+            assert_eq!((answer.kind, answer.success, answer.lazy_pages), (9, true, there));
         }
     }
 }

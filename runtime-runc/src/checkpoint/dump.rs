@@ -51,6 +51,11 @@ pub fn checkpoint(global: &Global, words: &[String]) -> Result<()> {
         let text = format!("Container cannot be checkpointed in {} state", status.word());
         return Err(Error::State(text));
     }
+    let status_fd = arguments.number::<i32>("status-fd")?;
+    if arguments.has("lazy-pages") {
+        Criu::check_lazy_pages()?;
+        status_fd.map(check_writable).transpose()?;
+    }
     let spec = Spec::load(&container.state.cleat.bundle)?;
     let mut images = Images::open(&arguments, LOG, &spec)?;
     let pre_dump = arguments.has("pre-dump");
@@ -64,7 +69,6 @@ pub fn checkpoint(global: &Global, words: &[String]) -> Result<()> {
         std::fs::write(&path, text).context(|| format!("write {}", path.display()))?;
     }
     let kind = if pre_dump { Kind::PreDump } else { Kind::Dump };
-    let status_fd = arguments.number::<i32>("status-fd")?;
     let done = Criu::start()?.request(kind, &images.options, |notice| ready(&notice, status_fd));
     done.map_err(|error| images.explain(error, LOG))?;
     if arguments.has("leave-running") || pre_dump { Ok(()) } else { delete::destroy(&container) }
@@ -148,6 +152,13 @@ fn external_mounts(options: &mut Writer, spec: &Spec, container: &Container) {
 fn descriptors(pid: i32) -> Vec<String> {
     let target = |fd: i32| std::fs::read_link(format!("/proc/{pid}/fd/{fd}"));
     (0..3).map(|fd| target(fd).map_or(String::new(), |path| path.display().to_string())).collect()
+}
+
+/// Refuses a `--status-fd` that nobody could be told by.
+fn check_writable(fd: i32) -> Result<()> {
+    let what = format!("invalid --status-fd argument {fd}");
+    let opened = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{fd}"));
+    opened.map(drop).context(|| what)
 }
 
 /// Tells whoever waits that the server for lazy pages is there.

@@ -69,6 +69,9 @@ pub fn restore(global: &Global, words: &[String]) -> Result<i32> {
     let bundle = bundle.canonicalize().context(|| format!("chdir {}", bundle.display()))?;
     let spec = Spec::load(&bundle)?;
     let detach = arguments.has("detach");
+    if arguments.has("lazy-pages") {
+        Criu::check_lazy_pages()?;
+    }
     leave_the_host_s_mounts()?;
     let mut images = Images::open(&arguments, LOG, &spec)?;
     let mut request = create::Request::bare(&id, &bundle);

@@ -3,7 +3,7 @@
 use super::follow::{self, Follower};
 use super::{Request, birth, with_listen_fds};
 use crate::capability::Masks;
-use crate::cgroup::{Cgroup, Joiner, Unit};
+use crate::cgroup::{Cgroup, Joiner, Unit, is_denied};
 use crate::channel::{self, Channel, Message};
 use crate::console::Taker;
 use crate::error::{Context, Error, Result};
@@ -60,6 +60,8 @@ pub struct Undo {
     pub directory: Option<PathBuf>,
     pub cgroup: Option<Cgroup>,
     pub init: Option<(Pid, PidFd)>,
+    /// There is a state by which the rest can be removed later, and somebody who wants that.
+    pub keep_state: bool,
 }
 
 impl Undo {
@@ -74,6 +76,9 @@ impl Drop for Undo {
         if let Some((pid, pidfd)) = self.init.take() {
             let _ = pidfd.kill();
             let _ = waitpid(pid, None);
+        }
+        if self.keep_state {
+            return;
         }
         if let Some(cgroup) = self.cgroup.take() {
             let done = cgroup.kill().and_then(|()| cgroup.delete());
@@ -243,6 +248,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
     };
     draft.keep_filter(&container.directory)?;
     container.save()?;
+    undo.keep_state = request.keep;
     fault::point("create.after-state");
     if let Some(path) = &request.pidfd_socket {
         hand_over_pidfd(path, undo.init.as_ref().map(|(_, pidfd)| pidfd))?;
@@ -283,17 +289,23 @@ pub fn make_cgroup(
     undo: &mut Undo,
 ) -> Result<(BTreeMap<String, String>, Option<Joiner>)> {
     let path = spec.linux.cgroups_path.as_deref();
-    if !global.systemd_cgroup && rootless::can_do_without_cgroup(spec) {
+    let of_user = global.is_rootless()?;
+    let optional = !global.systemd_cgroup && rootless::can_do_without_cgroup(spec);
+    let without = || {
         if spec.linux.namespaces.iter().all(|namespace| namespace.kind != "pid") {
             log::warn(
                 "a container with neither a cgroup nor a PID namespace of its own: nobody can kill all of its processes for sure. \
                 Such configuration is strongly discouraged",
             );
         }
-        return Ok((BTreeMap::new(), None));
+        Ok((BTreeMap::new(), None))
+    };
+    // Who is not root has none of their own; root of a user namespace may have been given one.
+    if optional && rootless::is_rootless() {
+        return without();
     }
     let cgroup = match global.systemd_cgroup {
-        true => Cgroup::of_unit(Unit::new(path, id, global.is_rootless())?)?,
+        true => Cgroup::of_unit(Unit::new(path, id, of_user)?)?,
         false => Cgroup::new(path, id)?,
     };
     if cgroup.exists() {
@@ -314,7 +326,8 @@ pub fn make_cgroup(
     }
     let text = "unable to apply cgroup configuration: rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
     match cgroup.create() {
-        Err(error) if rootless::is_rootless() => {
+        Err(error) if optional && is_denied(&error) => return without(),
+        Err(error) if rootless::is_without_host_s_rights() => {
             return Err(Error::Invalid(format!("{text}: {}", Error::from(error))));
         }
         done => done?,

@@ -50,6 +50,8 @@ pub struct Request {
     pub fifo: bool,
     /// Where the terminal's master goes if there is no socket for it.
     pub own_console: Option<Taker>,
+    /// `run --keep`: what is known of a container stays, even if its program cannot be started.
+    pub keep: bool,
 }
 
 impl Request {
@@ -67,6 +69,7 @@ impl Request {
             pidfd_socket: None,
             fifo: true,
             own_console: None,
+            keep: false,
         }
     }
 
@@ -93,6 +96,7 @@ impl Request {
             pidfd_socket: absolute("pidfd-socket")?,
             fifo: true,
             own_console: None,
+            keep: false,
         })
     }
 }

@@ -6,7 +6,8 @@
 use super::mount::{Mounter, adjust, new_mount};
 use super::options::Options;
 use super::path::{self, Kind};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use cleat_sys::Errno;
 use cleat_sys::mountapi::{self, Attributes, attr};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
@@ -33,7 +34,7 @@ pub(super) fn mount(
     if path::lies_on(&host, CGROUP2_SUPER_MAGIC).context(|| "statfs".to_owned())? {
         let made = match new_mount("cgroup2", "cgroup", &[], options.new_mount()) {
             // Without a cgroup namespace of one's own it takes the host's root: then what the host shows, as it is.
-            Err(_) if mounter.site.rootless => {
+            Err(error) if mounter.site.rootless || is_refused(&error) => {
                 let tree = mountapi::clone_tree_at(&host, true).context(|| "bind".to_owned())?;
                 adjust(&tree, options).context(|| "bind".to_owned())?;
                 tree
@@ -53,6 +54,10 @@ pub(super) fn mount(
     mountapi::set_attributes(&tmpfs, own, true).context(|| "mount_setattr".to_owned())?;
     let rest = Options { own: Attributes::default(), ..options.clone() };
     adjust(&tmpfs, &rest).context(|| "mount_setattr".to_owned())
+}
+
+fn is_refused(error: &Error) -> bool {
+    matches!(error, Error::Kernel { errno: Errno::EPERM | Errno::EBUSY, .. })
 }
 
 /// Returns directory → controllers whose hierarchy it is in.

@@ -74,6 +74,8 @@ fn make_in(parent: &OwnedFd, name: &OsStr, device: &Device, user_namespace: bool
         if kind == SFlag::S_IFIFO { 0 } else { makedev(device.major as u64, device.minor as u64) };
     match mknodat(parent, name, kind, mode, number) {
         Ok(()) => {}
+        // Root of a user namespace that is not the container's own, as under Podman without root, or without CAP_MKNOD.
+        Err(Errno::EPERM) => return bind(parent, name, &device.path).context(what),
         Err(Errno::EEXIST) => {
             let found = fstatat(parent, name, path::ITSELF).context(what)?;
             if (found.st_mode, found.st_rdev) != (kind.bits() | mode.bits(), number) {
