@@ -182,7 +182,17 @@ struct Act<'a> {
 
 #[test]
 fn a_full_disk_ends_whatever_makes_an_image_with_a_clear_error_and_gets_all_its_space_back() {
-    let disk = SmallDisk::new(64);
+    fill_up(&SmallDisk::new(64));
+}
+
+#[test]
+fn so_does_a_full_ext4() {
+    if let Some(disk) = SmallDisk::ext4(64) {
+        fill_up(&disk);
+    }
+}
+
+fn fill_up(disk: &SmallDisk) {
     let mut daemon = TestDaemon::at(disk.path().to_owned(), Options::default());
     symlink(disk.path(), daemon.path("root")).unwrap();
     let registry = Registry::start(&daemon, 5000);
@@ -267,7 +277,17 @@ fn a_full_disk_ends_whatever_makes_an_image_with_a_clear_error_and_gets_all_its_
 
 #[test]
 fn a_container_on_a_full_disk_is_there_or_not_and_can_be_removed() {
-    let disk = SmallDisk::new(64);
+    create_until_full(&SmallDisk::new(64));
+}
+
+#[test]
+fn so_is_a_container_on_a_full_ext4() {
+    if let Some(disk) = SmallDisk::ext4(64) {
+        create_until_full(&disk);
+    }
+}
+
+fn create_until_full(disk: &SmallDisk) {
     let mut daemon = TestDaemon::at(disk.path().to_owned(), Options::default());
     symlink(disk.path(), daemon.path("root")).unwrap();
     daemon.import_busybox();

@@ -133,52 +133,77 @@ fn a_daemon_killed_at_any_step_of_a_load_has_whole_images_only() {
 }
 
 /// A small filesystem of a test's own.
-pub(super) struct SmallDisk(tempfile::TempDir);
+pub(super) struct SmallDisk {
+    mounted: tempfile::TempDir,
+    /// What it is in, if it is not in memory.
+    _image: Option<tempfile::NamedTempFile>,
+}
 
 impl SmallDisk {
+    /// A tmpfs.
     pub(super) fn new(mebibytes: u32) -> Self {
-        let dir = tempfile::Builder::new().prefix("small-").tempdir().unwrap();
+        let mounted = tempfile::Builder::new().prefix("small-").tempdir().unwrap();
         let options = format!("size={mebibytes}m");
         let (none, options) = (None::<&str>, Some(options.as_str()));
-        mount(none, dir.path(), Some("tmpfs"), MsFlags::empty(), options).unwrap();
-        Self(dir)
+        mount(none, mounted.path(), Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        Self { mounted, _image: None }
+    }
+
+    /// An ext4 in a file; `None` where the host has no loop devices or no program that makes one.
+    pub(super) fn ext4(mebibytes: u32) -> Option<Self> {
+        let image = tempfile::Builder::new().prefix("small-").tempfile().unwrap();
+        image.as_file().set_len(u64::from(mebibytes) << 20).unwrap();
+        // Root has nothing of its own here.
+        let made = Command::new("mkfs.ext4").args(["-qFm0"]).arg(image.path()).status().ok()?;
+        let mounted = tempfile::Builder::new().prefix("small-").tempdir().unwrap();
+        let is_made = made.success();
+        let loopback = Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(image.path())
+            .arg(mounted.path())
+            .output()
+            .ok()?;
+        (is_made && loopback.status.success()).then_some(Self { mounted, _image: Some(image) })
     }
 
     pub(super) fn path(&self) -> &Path {
-        self.0.path()
+        self.mounted.path()
     }
 
     pub(super) fn free(&self) -> u64 {
-        let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        let stat = nix::sys::statvfs::statvfs(self.mounted.path()).unwrap();
         stat.blocks_available() * stat.fragment_size()
     }
 
     pub(super) fn taken_percent(&self) -> u64 {
-        let stat = nix::sys::statvfs::statvfs(self.0.path()).unwrap();
+        let stat = nix::sys::statvfs::statvfs(self.mounted.path()).unwrap();
         (stat.blocks() - stat.blocks_available()) * 100 / stat.blocks()
     }
 
-    /// Takes all but so many bytes.
+    /// Takes all but so many bytes, or a little more: a file needs room for its map as well.
     pub(super) fn fill(&self, but: u64) {
         let bytes = vec![0; usize::try_from(self.free().saturating_sub(but)).unwrap()];
-        fs::write(self.0.path().join("filler"), bytes).unwrap();
+        match fs::write(self.path().join("filler"), bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {}
+            other => other.unwrap(),
+        }
     }
 
     pub(super) fn empty(&self) {
-        fs::remove_file(self.0.path().join("filler")).unwrap();
+        fs::remove_file(self.mounted.path().join("filler")).unwrap();
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+        let _ = umount2(self.mounted.path(), MntFlags::MNT_DETACH);
     }
 }
 
 #[test]
 fn a_full_disk_is_a_clear_error_and_no_damage_and_its_space_comes_back() {
     let disk = SmallDisk::new(96);
-    let root = disk.0.path().to_owned();
+    let root = disk.path().to_owned();
     let mut daemon = TestDaemon::at(root, Options::default());
     let elsewhere = TestDaemon::start();
     import(&daemon, "kept-file", "kept:1");
