@@ -330,3 +330,46 @@ fn create_until_full(disk: &SmallDisk) {
     disk.empty();
     daemon.docker(["run", "--rm", "busybox", "true"]).ok();
 }
+
+/// Puts other bytes into a record of the database, and returns those that were there.
+fn replace_record(daemon: &TestDaemon, table: &str, key: &str, bytes: &[u8]) -> Vec<u8> {
+    let database = redb::Database::open(daemon.path("root/meta.redb")).unwrap();
+    let definition: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new(table);
+    let change = database.begin_write().unwrap();
+    let before = {
+        let mut open = change.open_table(definition).unwrap();
+        let before = open.insert(key, bytes).unwrap().unwrap();
+        before.value().to_vec()
+    };
+    change.commit().unwrap();
+    before
+}
+
+#[test]
+fn a_container_whose_record_cannot_be_read_keeps_its_files_and_its_layers() {
+    let mut daemon = TestDaemon::with_busybox();
+    let id = daemon.docker(["create", "--name", "box", "busybox", "cat", "/own"]).ok();
+    let own = daemon.path("own");
+    fs::write(&own, "own").unwrap();
+    daemon.docker(["cp", &own.to_string_lossy(), "box:/own"]).ok();
+    daemon.kill();
+    // As if another release had written it: of a shape that we do not know.
+    let record = replace_record(&daemon, "containers", &id, b"7");
+    let text = String::from_utf8(record.clone()).unwrap();
+    let newer = text.replacen("\"name\":", "\"called\":", 1);
+    assert_ne!(newer, text);
+    replace_record(&daemon, "containers", &id, newer.as_bytes());
+    daemon.spawn();
+    assert_eq!(daemon.docker(["ps", "-aq"]).ok(), "");
+    assert!(daemon.log().contains("a record is left out"));
+    daemon.docker(["rmi", "busybox"]).ok();
+    daemon.docker(["image", "prune", "-af"]).ok();
+    daemon.docker_with_stdin(["import", "-", "other"], tar(&daemon, "other", b"x")).ok();
+    daemon.docker(["rmi", "other"]).ok();
+    daemon.kill();
+    replace_record(&daemon, "containers", &id, &record);
+    daemon.spawn();
+    assert_eq!(daemon.docker(["start", "-a", "box"]).ok(), "own");
+    daemon.docker(["rm", "box"]).ok();
+    wait_for("its layers' end", || stored(&daemon).is_empty().then_some(()));
+}

@@ -13,20 +13,30 @@
 //! ```
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError},
 };
 
 use cleat_proto::{id::ContainerId, journal::Entry as Told, journal::What};
 use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
 
 use super::{CONTAINERS, CREATING, Engine, Entry, Error, Result, paths};
 use crate::{
     container::{Container, Phase, Record, Run, State, mount_point::Source},
     event::now_nanos,
+    metadata::Table,
     network::Live,
     task::{TaskDir, launch},
 };
+
+/// As much of a container's record as keeps its layers.
+const REMAINS: Table<Remains> = Table::new("containers");
+
+#[derive(Serialize, Deserialize)]
+struct Remains {
+    top_layer: Option<String>,
+}
 
 /// How a run ended that a reboot of the host cut short; Docker's.
 const REBOOTED: u32 = 255;
@@ -60,13 +70,22 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads the records. A damaged one is left out, with a line in the log: it must not take the others with it.
+    /// Reads the records. A damaged one is left out, with a line in the log: it must not take the others with it. Its files and the
+    /// layers that it stands on stay, as far as it says.
     fn load(&self) -> Result<Vec<Arc<Record>>> {
         let mut records = Vec::new();
         for (id, record) in self.0.database.list(CONTAINERS)? {
             match record {
                 Ok(record) => records.push(Arc::new(record)),
-                Err(error) => tracing::error!(container = id, %error, "a record is left out"),
+                Err(error) => {
+                    tracing::error!(container = id, %error, "a record is left out");
+                    let rest = self.0.database.get(REMAINS, &id).ok().flatten();
+                    let top = rest.and_then(|rest| rest.top_layer?.parse().ok());
+                    if let Some(top) = top {
+                        // For as long as we live: nobody can remove this container.
+                        std::mem::forget(self.snapshots().lease(&top));
+                    }
+                }
             }
         }
         Ok(records)
@@ -249,7 +268,13 @@ impl Engine {
     async fn sweep(&self) {
         let engine = self.clone();
         let swept = tokio::task::spawn_blocking(move || {
-            let known = |id: &ContainerId| engine.entry(&id.into()).is_ok();
+            // A record that cannot be read is still one.
+            let records = engine.0.database.list(CONTAINERS)?.into_iter();
+            let damaged = records.filter_map(|(id, record)| record.is_err().then_some(id));
+            let damaged: HashSet<String> = damaged.collect();
+            let known = |id: &ContainerId| {
+                engine.entry(&id.into()).is_ok() || damaged.contains(id.as_str())
+            };
             engine.snapshots().sweep(known)?;
             let containers = engine.config().root.join("containers");
             for entry in std::fs::read_dir(&containers).into_iter().flatten().flatten() {
