@@ -337,3 +337,17 @@ fn capabilities_that_the_caller_hands_on_are_not_the_container_s() {
     exec.args(["exec", "--user", "7:8", &bundle.id]).args(look);
     assert_eq!(succeeded(behind("setpriv", &flags, &exec).output().unwrap()), none);
 }
+
+/// The standard descriptors become the user's, the host's null device among them does not.
+#[test]
+fn the_host_s_null_device_stays_who_it_is_of() {
+    use std::os::unix::fs::MetadataExt;
+    let owner = || fs::metadata("/dev/null").unwrap().uid();
+    let before = owner();
+    let bundle = Bundle::shell("exec sleep 1000");
+    bundle.start();
+    let mut exec = bundle.worker();
+    exec.args(["exec", "--user", "7:8", &bundle.id, "/bin/true"]).stdin(Stdio::null());
+    assert!(exec.stdout(Stdio::null()).status().unwrap().success());
+    assert_eq!(owner(), before);
+}

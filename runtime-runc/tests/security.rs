@@ -1,18 +1,26 @@
-//! Ways out that were found in runtimes before, each tried again. More of them stand beside what they attack: `isolation.rs`,
-//! `terminal.rs`, `exec.rs`, `cleat_sys::mountapi`. Every test fails if what keeps the way closed is removed.
+//! Ways out that were found in runtimes before, each tried again. More of them stand beside what they attack: `entering.rs` (a
+//! process of the worker's that is on its way in), `isolation.rs`, `terminal.rs`. Each defence of the table was taken out by itself,
+//! and the test beside it failed.
 //!
-//! | found as | the way | what keeps it closed | tests |
+//! | found as | the way | what keeps it closed, below `src/` | the test that fails without it |
 //! |---|---|---|---|
-//! | CVE-2016-9962 | tracing a process that enters, or its descriptors | not dumpable, nothing open | `the_waiting_init_is_closed_to_the_container`, `a_created_container_holds_nothing_of_the_host` |
-//! | CVE-2019-5736 | writing to the worker's file by `/proc/self/exe` | it runs from a sealed copy | `the_worker_s_own_file_cannot_be_written`, `the_worker_does_not_lend_itself_to_the_image`, `mountapi::tests::a_sealed_overlay…`, `…a_read_only_clone…` |
-//! | CVE-2019-16884, CVE-2023-28642 | covering where labels and profiles are asked for | nothing is mounted inside procfs; the host's is asked | `the_place_of_labels_cannot_be_covered` |
-//! | CVE-2019-19921, CVE-2023-27561 | a `/proc` that is a link, or a volume | procfs is mounted on plain directories alone | `proc_is_not_mounted_through_a_link`, `a_forged_proc_takes_none_of_the_worker_s_writes` |
-//! | CVE-2021-30465, CVE-2024-45310 | a link swapped into a mount's way | ways are opened below the root, mounts attached to descriptors | `a_link_in_a_shared_volume_leads_nothing_to_the_host`, `a_swapped_link_leads_no_mount_out` |
-//! | CVE-2022-29162 | inheritable capabilities | there are none | `an_exec_gets_no_inheritable_capabilities` |
-//! | CVE-2024-21626 | a descriptor or a working directory of the host's | all is closed, the directory is looked for in the container | `a_created_container_holds_nothing_of_the_host`, `the_working_directory_is_never_outside`, `the_working_directory_of_an_exec_is_never_outside` |
-//! | CVE-2025-31133 | a masked path or `/dev/null` that is a link | no link is followed, the device's number is checked | `a_link_at_a_masked_path_is_not_followed`, `a_forged_null_device_is_noticed` |
-//! | CVE-2025-52565 | a `/dev/console` or `/dev/ptmx` that is a link | as above | `a_forged_console_leads_nowhere` |
-//! | CVE-2025-52881 | writes to procfs that land elsewhere | the host's procfs is written to, before the root changes | `a_forged_proc_takes_none_of_the_worker_s_writes` |
+//! | CVE-2016-9962 | tracing a process that enters, or its descriptors | `process::close_to_others` before the clone, in `birth.rs` and `exec.rs` | `the_waiting_init_is_closed_to_the_container`, `an_exec_on_its_way_is_closed_to_the_container`, `who_makes_a_process_is_closed_before_it_is_born` |
+//! | CVE-2016-8867, CVE-2022-29162 | ambient and inheritable capabilities | `Masks::apply`; `exec --cap` adds to neither | `capabilities_that_the_caller_hands_on_are_not_the_container_s`, `an_exec_gets_no_inheritable_capabilities` |
+//! | CVE-2019-5736 | writing to the worker's file by `/proc/self/exe` | `selfexe::protect` in create, run and exec | `the_worker_s_own_file_cannot_be_written`, `every_verb_enters_from_a_file_that_cannot_be_written` |
+//! | | | the seals of its copy, and the look whose name it is | `a_worker_that_is_not_what_its_name_says_runs_from_a_sealed_copy` |
+//! | CVE-2019-16884, CVE-2023-28642 | covering where labels and profiles are asked for | `Mounter::target` mounts nothing inside procfs | `the_place_of_labels_cannot_be_covered`, `nothing_is_mounted_inside_proc` |
+//! | CVE-2019-19921, CVE-2023-27561 | a `/proc` that is a link, or a volume | `Mounter::plain_directory`; what is bound there is procfs | `proc_is_not_mounted_through_a_link`, `nothing_is_mounted_inside_proc` |
+//! | CVE-2021-30465 | a link in a mount's way | `path::open_or_make` looks below the root, and mounts are attached to what it opened | `a_link_in_a_shared_volume_leads_nothing_to_the_host`, `a_swapped_link_leads_no_mount_out` |
+//! | CVE-2024-45310 | the same for what is made on the way | `path::make`, `path::make_last` | the same, `an_image_cannot_move_mounts_out_of_its_root` |
+//! | CVE-2026-41579 | a link at `/dev`, or at a node | the same; `device::make_in` follows none | `a_link_at_dev_leads_nothing_to_the_host`, `a_link_at_a_node_is_replaced` |
+//! | CVE-2024-21626 | a descriptor of the host's | `Finish::apply` closes all of them | `a_created_container_holds_nothing_of_the_host`, `a_process_on_its_way_holds_nothing_of_the_worker_s_caller` |
+//! | | it as the working directory | `change_directory`: no magic link is followed | `a_descriptor_of_the_caller_s_is_no_working_directory`, `the_working_directory_is_never_outside` |
+//! | | | `check_inside` | `process::tests::a_directory_outside_the_root_is_noticed` |
+//! | CVE-2025-31133 | a masked path that is a link | `mask::open` | `a_link_at_a_masked_path_is_not_followed` |
+//! | | a `/dev/null` that is a link or another file | `device::open_null` | `nothing_but_the_null_device_hides_a_file` |
+//! | CVE-2025-52565 | a `/dev/console` or `/dev/pts/ptmx` that is one | `console::put_at_console`, `console::open_master` | `a_link_at_the_console_is_not_followed`, `a_forged_multiplexer_gives_no_terminal` |
+//! | CVE-2025-52881 | writes to procfs that land elsewhere | `procfs.rs`: the host's, opened before any namespace is entered | `a_forged_proc_takes_none_of_the_worker_s_writes`, `…_of_an_exec_s_writes`, `a_forged_proc_of_a_joined_mount_namespace_…` |
+//! | | | and asked what it is | `procfs::tests` |
 
 #![allow(clippy::unwrap_used)] // a failure here is a failed test
 

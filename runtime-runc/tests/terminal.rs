@@ -9,6 +9,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -115,30 +116,36 @@ fn without_a_socket_the_worker_is_the_terminal_s_other_end() {
 /// CVE-2025-52565: what lies at the terminal's places is checked, not trusted.
 #[test]
 fn a_forged_multiplexer_gives_no_terminal() {
-    let forge: [fn(&Path); 3] = [
-        |ptmx| fs::write(ptmx, "").unwrap(),
-        // Right number, wrong filesystem; right filesystem, by a way of its own.
-        |ptmx| mknod(ptmx, SFlag::S_IFCHR, Mode::all(), makedev(5, 2)).unwrap(),
-        |ptmx| symlink("/own/ptmx", ptmx).unwrap(),
+    let (_master, slave) = cleat_sys::pty::open().unwrap();
+    let slave = fs::read_link(format!("/proc/self/fd/{}", slave.as_raw_fd())).unwrap();
+    let other = "/dev/pts/ptmx is not the multiplexer of a devpts";
+    let link = "open /dev/pts/ptmx: too many symbolic links encountered";
+    type Forge<'a> = &'a dyn Fn(&mut Bundle, &Path);
+    let ways: [(Forge<'_>, &str); 4] = [
+        (&|_, ptmx| fs::write(ptmx, "").unwrap(), other),
+        // The right number on a wrong filesystem, a wrong one on the right filesystem, and the right one by a way of its own.
+        (&|_, ptmx| mknod(ptmx, SFlag::S_IFCHR, Mode::all(), makedev(5, 2)).unwrap(), other),
+        (&|bundle, _| bundle.mount("/dev/pts/ptmx", "bind", &slave, "bind"), other),
+        (&|_, ptmx| symlink("/own/ptmx", ptmx).unwrap(), link),
     ];
-    for forge in forge {
+    for (forge, refusal) in ways {
         let mut bundle = bundle("true");
         let dev = bundle.bind_dev();
         fs::create_dir(dev.join("pts")).unwrap();
-        forge(&dev.join("pts/ptmx"));
+        forge(&mut bundle, &dev.join("pts/ptmx"));
         bundle.mount("/own", "devpts", "devpts", "newinstance,ptmxmode=0666");
         bundle.spec["linux"]["maskedPaths"] = json!([]);
-        let output = bundle.run();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && text.contains("/dev/pts/ptmx"), "{text}");
+        let refused = |output: std::process::Output| {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && text.contains(refusal), "{text}");
+        };
+        refused(bundle.run());
         bundle.assert_nothing_left();
         // An exec comes when the container's programs have been there.
         bundle.spec["process"]["terminal"] = false.into();
         bundle.spec["process"]["args"] = json!(["/bin/sleep", "1000"]);
         bundle.start();
-        let output = bundle.verb("exec", &["--tty"], &["/bin/true"]);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && text.contains("/dev/pts/ptmx"), "{text}");
+        refused(bundle.verb("exec", &["--tty"], &["/bin/true"]));
     }
 }
 
