@@ -150,7 +150,8 @@ fn a_container_is_listed_and_its_processes_are_shown() {
     );
     assert!(list(&[]).starts_with("ID "));
     assert_eq!(succeeded(bundle.verb("ps", &["-f", "json"], &[])), format!("[{pid}]\n"));
-    assert!(succeeded(bundle.verb("ps", &[], &[])).contains("sleep 1000"));
+    // It may not have become the program yet.
+    wait_for("the program", || succeeded(bundle.verb("ps", &[], &[])).contains("sleep 1000"));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! | found as | the way | what keeps it closed, below `src/` | the test that fails without it |
 //! |---|---|---|---|
 //! | CVE-2016-9962 | tracing a process that enters, or its descriptors | `process::close_to_others` before the clone, in `birth.rs` and `exec.rs` | `the_waiting_init_is_closed_to_the_container`, `an_exec_on_its_way_is_closed_to_the_container`, `who_makes_a_process_is_closed_before_it_is_born` |
-//! | CVE-2016-8867, CVE-2022-29162 | ambient and inheritable capabilities | `Masks::apply`; `exec --cap` adds to neither | `capabilities_that_the_caller_hands_on_are_not_the_container_s`, `an_exec_gets_no_inheritable_capabilities` |
+//! | CVE-2016-8867, CVE-2022-29162 | ambient and inheritable capabilities | `Masks::apply`; `exec --cap` and `spec` add to neither | `capabilities_that_the_caller_hands_on_are_not_the_container_s`, `an_exec_gets_no_inheritable_capabilities`, `an_example_has_no_…` |
 //! | CVE-2019-5736 | writing to the worker's file by `/proc/self/exe` | `selfexe::protect` in create, run and exec | `the_worker_s_own_file_cannot_be_written`, `every_verb_enters_from_a_file_that_cannot_be_written` |
 //! | | | the seals of its copy, and the look whose name it is | `a_worker_that_is_not_what_its_name_says_runs_from_a_sealed_copy` |
 //! | CVE-2019-16884, CVE-2023-28642 | covering where labels and profiles are asked for | `Mounter::target` mounts nothing inside procfs | `the_place_of_labels_cannot_be_covered`, `nothing_is_mounted_inside_proc` |
@@ -13,6 +13,7 @@
 //! | CVE-2021-30465 | a link in a mount's way | `path::open_or_make` looks below the root, and mounts are attached to what it opened | `a_link_in_a_shared_volume_leads_nothing_to_the_host`, `a_swapped_link_leads_no_mount_out` |
 //! | CVE-2024-45310 | the same for what is made on the way | `path::make`, `path::make_last` | the same, `an_image_cannot_move_mounts_out_of_its_root` |
 //! | CVE-2026-41579 | a link at `/dev`, or at a node | the same; `device::make_in` follows none | `a_link_at_dev_leads_nothing_to_the_host`, `a_link_at_a_node_is_replaced` |
+//! | CVE-2022-0811 | a sysctl of the host's | `sysctl::check` | `sysctls_of_the_host_are_refused` |
 //! | CVE-2024-21626 | a descriptor of the host's | `Finish::apply` closes all of them | `a_created_container_holds_nothing_of_the_host`, `a_process_on_its_way_holds_nothing_of_the_worker_s_caller` |
 //! | | it as the working directory | `change_directory`: no magic link is followed | `a_descriptor_of_the_caller_s_is_no_working_directory`, `the_working_directory_is_never_outside` |
 //! | | | `check_inside` | `process::tests::a_directory_outside_the_root_is_noticed` |
@@ -30,7 +31,7 @@ use common::{Bundle, succeeded};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 fn create(bundle: &Bundle) -> String {
@@ -80,6 +81,23 @@ fn an_exec_gets_no_inheritable_capabilities() {
     let status = ["/bin/grep", "-E", "CapInh|CapAmb", "/proc/self/status"];
     let none = "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n";
     assert_eq!(succeeded(bundle.verb("exec", &["--cap", "CAP_SYS_PTRACE"], &status)), none);
+}
+
+/// CVE-2022-29162: nor does the configuration that is written for a beginner name any.
+#[test]
+fn an_example_has_no_inheritable_capabilities() {
+    for flags in [&[][..], &["--rootless"]] {
+        let bundle = Bundle::shell("true");
+        let mut spec = bundle.worker();
+        spec.args(["spec", "--bundle"]).arg(&bundle.directory).args(flags);
+        succeeded(spec.output().unwrap());
+        let text = fs::read(bundle.directory.join("config.json")).unwrap();
+        let spec: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let lists = spec["process"]["capabilities"].as_object().unwrap();
+        let mut names: Vec<&str> = lists.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["bounding", "effective", "permitted"]);
+    }
 }
 
 /// CVE-2021-30465, CVE-2024-45310: a volume that two containers share holds a link where the second one's mount goes.
@@ -249,7 +267,9 @@ fn a_link_at_dev_leads_nothing_to_the_host() {
 fn a_link_at_a_node_is_replaced() {
     let mut bundle = Bundle::shell("stat -c '%F %a' /dev/null");
     let victim = bundle.directory.join("victim");
-    mknod(&victim, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), makedev(1, 3)).unwrap();
+    // What the node is to be like, so that nothing seems to be left to do.
+    mknod(&victim, SFlag::S_IFCHR, Mode::empty(), makedev(1, 3)).unwrap();
+    fs::set_permissions(&victim, fs::Permissions::from_mode(0o666)).unwrap();
     symlink(&victim, bundle.rootfs().join("dev/null")).unwrap();
     let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
@@ -258,7 +278,7 @@ fn a_link_at_a_node_is_replaced() {
     bundle.spec["linux"]["devices"] = json!([node]);
     assert_eq!(bundle.output(), "character special file 666\n");
     let found = fs::metadata(&victim).unwrap();
-    assert_eq!((found.mode() & 0o7777, found.uid()), (0o600, fs::metadata("/proc").unwrap().uid()));
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o666, 0));
 }
 
 /// CVE-2025-52881: an exec's share of it, while the container's `/proc` is what its programs have made of it.
@@ -316,5 +336,25 @@ fn a_forged_proc_of_a_joined_mount_namespace_takes_none_of_the_worker_s_writes()
     assert_eq!(bundle.output(), "7\t9\n42\n");
     for file in files {
         assert_eq!(fs::read_to_string(forged.join(file)).unwrap(), "forged");
+    }
+}
+
+/// CVE-2022-0811: what is not of a namespace of the container's own is not set, not even to what it is.
+#[test]
+fn sysctls_of_the_host_are_refused() {
+    for (key, namespace, refusal) in [
+        ("kernel.core_pattern", "", "is not in a separate kernel namespace"),
+        ("kernel/core_pattern", "", "is not in a separate kernel namespace"),
+        ("net.ipv4.ip_forward", "network", "not allowed in host network namespace"),
+        ("kernel.msgmax", "ipc", "is not allowed in the hosts ipc namespace"),
+    ] {
+        let mut bundle = Bundle::shell("true");
+        bundle.namespace(namespace, None);
+        let path = Path::new("/proc/sys").join(key.replace('.', "/"));
+        let value = fs::read_to_string(path).unwrap();
+        bundle.spec["linux"]["sysctl"] = json!({key: value.trim()});
+        let output = bundle.run();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(refusal), "{key}: {text}");
     }
 }

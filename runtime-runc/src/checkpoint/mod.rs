@@ -115,6 +115,11 @@ fn is_bind(mount: &Mount) -> bool {
     mount.kind == "bind" || mount.options.iter().any(|word| word == "bind" || word == "rbind")
 }
 
+/// Returns where a bind mount's source is. CRIU does not find the mount of a path with a dot in it.
+fn source(bundle: &Path, mount: &Mount) -> String {
+    crate::rootfs::clean(&bundle.join(&mount.source)).display().to_string()
+}
+
 /// Returns where a mount's destination really is, as seen in the container.
 fn destination(rootfs: &Path, mount: &Mount) -> String {
     let wanted = Path::new("/").join(&mount.destination);
@@ -130,4 +135,20 @@ fn cgroup_binds(
     let at = destination(rootfs, mount);
     let binds = crate::rootfs::cgroup_binds(paths);
     binds.into_iter().map(|(name, from)| (format!("{at}/{name}"), from)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_no_dots() {
+        let check = |given: &str, expected: &str| {
+            let mount = Mount { source: given.to_owned(), ..Mount::default() };
+            assert_eq!(source(Path::new("/bundle"), &mount), expected);
+        };
+        check(".", "/bundle");
+        check("./a/../b", "/bundle/b");
+        check("/else/where", "/else/where");
+    }
 }

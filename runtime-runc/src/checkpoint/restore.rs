@@ -2,7 +2,7 @@
 
 use super::criu::{Criu, Kind, Notice, inherit};
 use super::wire::Writer;
-use super::{DESCRIPTORS, Images, cgroup_binds, destination, external_mount, is_bind};
+use super::{DESCRIPTORS, Images, cgroup_binds, destination, external_mount, is_bind, source};
 use crate::cgroup::Cgroup;
 use crate::cli::{self, Arguments, Syntax};
 use crate::console::Taker;
@@ -199,8 +199,7 @@ fn external_mounts(options: &mut Writer, spec: &Spec, container: &Container) {
     let bundle = &container.state.cleat.bundle;
     for mount in &spec.mounts {
         if is_bind(mount) {
-            let source = bundle.join(&mount.source).display().to_string();
-            external_mount(options, &destination(rootfs, mount), &source);
+            external_mount(options, &destination(rootfs, mount), &source(bundle, mount));
         } else if mount.kind == "cgroup" {
             for (at, from) in cgroup_binds(rootfs, mount, &container.state.cgroup_paths) {
                 external_mount(options, &at, &from);
