@@ -140,7 +140,7 @@ fn rootless_example() -> Value {
             mount["type"] = "none".into();
             mount["source"] = "/sys".into();
             mount["options"] = json!(["rbind", "nosuid", "noexec", "nodev", "ro"]);
-        } else if let Some(options) = mount["options"].as_array_mut() {
+        } else if let Some(options) = mount.get_mut("options").and_then(Value::as_array_mut) {
             // A group that is not mapped.
             options.retain(|option| option != "gid=5");
         }
@@ -159,6 +159,7 @@ mod tests {
         let rootless: spec::Spec = serde_json::from_value(rootless_example()).unwrap();
         assert_eq!(rootless.linux.uid_mappings.len(), 1);
         assert!(rootless.linux.resources.is_none());
+        assert!(!rootless_example().to_string().contains("null"));
         assert!(Path::new("/").join(&spec.mounts[0].destination).is_absolute());
     }
 }

@@ -73,6 +73,46 @@ fn a_user_s_container_has_root_rights_over_what_is_the_user_s() {
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), USER);
 }
 
+/// What `spec --rootless` asks for, and binds of the host's: of a directory of the user's, and of one whose flags are not the user's to
+/// clear.
+#[test]
+fn a_user_s_mounts_are_there_and_as_read_only_as_they_should_be() {
+    let script = r#"
+        awk '{ shown[$2] = $3 " " substr($4, 1, 2) } END { n = split("/proc /dev /dev/pts /dev/shm /dev/mqueue /sys /sys/fs/cgroup", at);
+            for (i = 1; i <= n; i++) print at[i], shown[at[i]] }' /proc/self/mounts
+        cgroup=/sys/fs/cgroup; [ -d $cgroup/pids ] && cgroup=$cgroup/pids
+        cat $cgroup/cgroup.procs > /dev/null && echo its cgroup
+        mkdir $cgroup/x; echo x > /mnt/rw/x; cat /mnt/ro/x; echo y > /mnt/ro/x; test -d /mnt/sys/kernel && mkdir /mnt/sys/x
+    "#;
+    let mut bundle = bundle(script);
+    let own = bundle.directory.join("own");
+    fs::create_dir(&own).unwrap();
+    chown(&own, Some(USER), Some(USER)).unwrap();
+    for (at, source, options) in [
+        ("/mnt/rw", &*own, "rbind"),
+        ("/mnt/ro", &*own, "rbind,ro"),
+        ("/mnt/sys", Path::new("/sys"), "rbind,ro"),
+    ] {
+        fs::create_dir_all(bundle.rootfs().join(&at[1..])).unwrap();
+        bundle.mount(at, "bind", source, options);
+    }
+    let output = run(&bundle);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, complaints) = (text(&output.stdout), text(&output.stderr));
+    let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let cgroup = if is_v2 { "cgroup2" } else { "tmpfs" };
+    let expected = format!(
+        "/proc proc rw\n/dev tmpfs rw\n/dev/pts devpts rw\n/dev/shm tmpfs rw\n/dev/mqueue mqueue rw\n/sys sysfs ro\n\
+         /sys/fs/cgroup {cgroup} ro\nits cgroup\nx\n"
+    );
+    assert_eq!(out, expected, "{complaints}");
+    assert_eq!(complaints.matches("Read-only file system").count(), 3, "{complaints}");
+    assert_eq!(complaints.lines().count(), 3, "{complaints}");
+    let made = fs::metadata(own.join("x")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), USER);
+    bundle.assert_nothing_left();
+}
+
 #[test]
 fn a_user_s_container_takes_execs_and_is_removed() {
     let bundle = bundle("exec sleep 1000");

@@ -240,7 +240,7 @@ fn a_unit_in_which_nobody_is_any_more_makes_way() {
         return;
     }
     let bundle = bundle("exec sleep 1000");
-    for _ in 0..20 {
+    for _ in 0..8 {
         bundle.start();
         let pid = bundle.state()["pid"].to_string();
         assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());

@@ -59,6 +59,15 @@ impl Cgroup {
         Ok(Self { hierarchies: locate(cgroups_path, container_id)?, unit: None })
     }
 
+    /// Returns this process's own cgroup, which a container without one is in. With v1 only.
+    pub fn own() -> Result<Self> {
+        let mut own = Self::new(Some("below"), "")?;
+        for hierarchy in &mut own.hierarchies {
+            hierarchy.dir.pop();
+        }
+        Ok(own)
+    }
+
     /// Returns the cgroup that [`Self::paths`] and [`Self::unit`] described.
     pub fn from_paths(paths: BTreeMap<String, String>, unit: Option<Unit>) -> Result<Self> {
         Ok(Self { hierarchies: from_paths(&paths)?, unit })

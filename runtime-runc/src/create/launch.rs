@@ -20,6 +20,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, linkat, mkfifo};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -207,6 +208,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
     let document = state::document(&extra, &request.id, "creating", 0);
     let (channel, child_channel) = channel::pair()?;
     let procfs = Procfs::open().context(|| "open /proc".to_owned())?;
+    let shown = shown_cgroups(spec, &cgroup_paths);
     let plan = Plan {
         spec,
         process: &draft.process,
@@ -218,7 +220,7 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
         namespaces: &draft.namespaces,
         is_admitted: draft.namespaces.has_user() || extra.unit.is_some(),
         joiner: joiner.as_ref(),
-        cgroup_paths: &cgroup_paths,
+        cgroup_paths: &shown,
         procfs: &procfs,
         filter: draft.filter.as_ref().map(|cached| &cached.filter),
         console: draft.console.take(),
@@ -276,6 +278,20 @@ pub fn launch(global: &Global, mut request: Request, spec: &Spec) -> Result<Laun
     let (_, _, init) = undo.keep();
     let (pid, pidfd) = init.ok_or_else(died)?;
     Ok(Launched { container, pid, pidfd, channel })
+}
+
+/// Returns what a `cgroup` mount of v1 shows: the container's cgroup or, where it has none, as much as there is of the one that it was
+/// started from.
+fn shown_cgroups<'a>(
+    spec: &Spec,
+    paths: &'a BTreeMap<String, String>,
+) -> Cow<'a, BTreeMap<String, String>> {
+    if !paths.is_empty() || spec.mounts.iter().all(|mount| mount.kind != "cgroup") {
+        return Cow::Borrowed(paths);
+    }
+    let mut own = Cgroup::own().map(|own| own.paths()).unwrap_or_default();
+    own.retain(|_, directory| Path::new(directory).is_dir());
+    Cow::Owned(own)
 }
 
 /// Makes the cgroup, which nobody may be in, or be frozen in.
