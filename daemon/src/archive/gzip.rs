@@ -16,10 +16,10 @@ use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 /// What is compressed at once. Longer ones gain nothing, shorter ones lose a little at each seam.
-const BLOCK: usize = 256 << 10;
+const BLOCK: usize = 512 << 10;
 /// How far back deflate looks. RFC 1951, 2.
 const WINDOW: usize = 32 << 10;
-/// The most threads, and with them a bound on memory: about a megabyte for each.
+/// The most threads, and with them a bound on memory: about two megabytes for each.
 const WORKERS_MAX: usize = 8;
 /// Half again as fast as zlib's own default, for about two parts in a hundred more bytes on trees of files.
 const LEVEL: u32 = 3;
