@@ -17,6 +17,7 @@ mod network;
 mod platforms;
 mod registry;
 mod registry_options;
+mod registry_parts;
 mod resources;
 mod run;
 mod security;

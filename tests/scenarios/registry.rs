@@ -98,15 +98,21 @@ impl Served {
     }
 }
 
-/// A blob, from where the client wants it.
+/// As much of a blob as the client wants.
 pub(super) fn ranged(asked: &Asked, blob: &[u8]) -> Answer {
-    let range =
-        asked.header("range").strip_prefix("bytes=").and_then(|range| range.strip_suffix('-'));
-    match range.and_then(|start| start.parse::<usize>().ok()) {
+    match wanted(asked, blob.len()) {
         None => Answer::ok(blob),
-        Some(start) => Answer { status: 206, ..Answer::ok(&blob[start..]) }
-            .with("Content-Range", format!("bytes {start}-{}/{}", blob.len() - 1, blob.len())),
+        Some(range) => {
+            let told = format!("bytes {}-{}/{}", range.start, range.end - 1, blob.len());
+            Answer { status: 206, ..Answer::ok(&blob[range]) }.with("Content-Range", told)
+        }
     }
+}
+
+/// What a request wants of a blob of that length, if not all of it.
+pub(super) fn wanted(asked: &Asked, length: usize) -> Option<std::ops::Range<usize>> {
+    let (start, last) = asked.header("range").strip_prefix("bytes=")?.split_once('-')?;
+    Some(start.parse().ok()?..last.parse::<usize>().map_or(length, |last| last + 1))
 }
 
 pub(super) fn is_blob(asked: &Asked, blob: &[u8]) -> bool {

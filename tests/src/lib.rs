@@ -11,7 +11,7 @@ mod websocket;
 pub use client::{Ran, run, run_with_stdin};
 pub use daemon::{Options, TestDaemon};
 pub use host::{NetworkNamespace, Traces};
-pub use registry::{Answer, Asked, FakeRegistry, Registry, digest};
+pub use registry::{Answer, Asked, FakeRegistry, Gate, Registry, digest};
 pub use tools::{
     binary, busybox, containerd, docker, docker_registry, repository, static_worker, umoci,
 };

@@ -9,8 +9,9 @@ use std::{
     os::fd::AsRawFd,
     path::PathBuf,
     process::{Child, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use sha2::{Digest, Sha256};
@@ -125,6 +126,26 @@ pub struct Answer {
     pub claim: Option<u64>,
     /// Send the body again and again.
     pub endless: bool,
+    /// Stand still after so many bytes of the body until the gate is opened.
+    pub hold: Option<(usize, Gate)>,
+}
+
+/// Keeps answers back until it is opened; a minute at most, then they are cut.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// Lets all of them go, now and later.
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.1.notify_all();
+    }
+
+    fn wait(&self) -> bool {
+        let open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.0.1.wait_timeout_while(open, Duration::from_secs(60), |open| !*open);
+        *open.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 impl Answer {
@@ -240,7 +261,13 @@ fn write(mut stream: &TcpStream, asked: &Asked, answer: &Answer) -> std::io::Res
     if asked.method == "HEAD" {
         return Ok(());
     }
-    stream.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())])?;
+    let body = &answer.body[..answer.cut.unwrap_or(answer.body.len())];
+    let (first, rest) = body.split_at(answer.hold.as_ref().map_or(body.len(), |hold| hold.0));
+    stream.write_all(first)?;
+    if answer.hold.as_ref().is_some_and(|(_, gate)| !gate.wait()) {
+        return Ok(());
+    }
+    stream.write_all(rest)?;
     if answer.endless {
         loop {
             stream.write_all(&answer.body)?;

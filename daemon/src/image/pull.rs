@@ -36,7 +36,7 @@ use crate::{
 };
 
 use platforms::{Chosen, choose};
-use transfers::Claim;
+use transfers::{Claim, Slot};
 pub use transfers::{DOWNLOADS, Transfers, UPLOADS};
 
 /// The configurations of images; what else registries hold is no image.

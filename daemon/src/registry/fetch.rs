@@ -1,16 +1,17 @@
 //! One repository of one registry: what is fetched from it.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
 use cleat_proto::digest::Digest;
 use http::{Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
-use tokio::time::sleep;
+use tokio::{sync::mpsc::UnboundedSender, time::sleep};
 
 use super::{
     ANSWER_MAX, Credentials, Error, MANIFEST_MAX, Registries,
+    ahead::{Ahead, Work},
     auth::Auth,
     endpoint::{Endpoint, Purpose},
     manifest::{self, Descriptor, Document, Manifest, Platform},
@@ -55,6 +56,8 @@ pub struct Blob {
     body: Incoming,
     /// Bytes that we have already, of a server that cannot begin in the middle.
     skip: u64,
+    /// The server does not say that it cannot.
+    has_ranges: bool,
 }
 
 impl Registries {
@@ -194,7 +197,7 @@ impl Registries {
         if !answer.status().is_success() {
             return Err(address_refusal(url, answer).await);
         }
-        Ok(Blob { body: answer.into_body(), skip: 0 })
+        Ok(Blob { body: answer.into_body(), skip: 0, has_ranges: false })
     }
 
     /// `POST /auth`: tries credentials. Returns the refresh token if the registry gives one.
@@ -388,12 +391,18 @@ impl Session {
         Request::new(method, self.url(&format!("blobs/{digest}")))
     }
 
-    /// Opens a blob at an offset; a server that cannot do that sends it from the start.
-    async fn open_blob(&self, layer: &Descriptor, offset: u64) -> Result<Blob, Error> {
-        let range = format!("bytes={offset}-");
-        let begin = |request: Request| match offset {
-            0 => request,
-            _ => request.with(header::RANGE, &range),
+    /// Opens a stretch of a layer. A server that cannot begin in the middle sends it from the start, unless it has to be
+    /// `exact`.
+    async fn open_blob(
+        &self,
+        layer: &Descriptor,
+        stretch: &Range<u64>,
+        exact: bool,
+    ) -> Result<Blob, Error> {
+        let is_whole = *stretch == (0..layer.size) && !exact;
+        let begin = |request: Request| match is_whole {
+            true => request,
+            false => request.with(header::RANGE, &range(stretch, layer.size)),
         };
         let elsewhere = layer.urls.iter().flatten().find(|url| url.starts_with("https://"));
         let answer = match elsewhere {
@@ -408,76 +417,122 @@ impl Session {
                 self.request(request, &self.scope()).await?
             }
         };
-        let status = answer.status();
-        let skip = match status {
-            StatusCode::OK => offset,
-            StatusCode::PARTIAL_CONTENT if starts_at(&answer, offset) => 0,
-            StatusCode::PARTIAL_CONTENT => {
+        let skip = match answer.status() {
+            StatusCode::OK if !exact => stretch.start,
+            StatusCode::PARTIAL_CONTENT if is_range(&answer, stretch, layer.size) => 0,
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
                 return Err(Error::Protocol(
                     "the registry sends another range than the one asked for".into(),
                 ));
             }
             _ => return Err(refusal(answer).await),
         };
+        // RFC 9110, 14.3: who says nothing may have them.
+        let has_ranges =
+            answer.headers().get(header::ACCEPT_RANGES).is_none_or(|said| said != "none");
         let body = answer.into_body();
-        let announced = http_body::Body::size_hint(&body).exact();
-        if let Some(length) = announced
-            && length + offset - skip != layer.size
-        {
-            let what = format!("layer {}", layer.digest);
-            return Err(Error::Size { what, wanted: layer.size, found: length + offset - skip });
+        let before = stretch.start - skip;
+        let announced = http_body::Body::size_hint(&body).exact().map(|length| length + before);
+        if let Some(found) = announced.filter(|found| *found != stretch.end) {
+            return Err(wrong_size(layer, found));
         }
-        Ok(Blob { body, skip })
+        Ok(Blob { body, skip, has_ranges })
     }
 
     /// Downloads a layer from an offset to its end, and goes on where it stopped when the connection is lost. `take` gets the
-    /// pieces in order and may make us wait; its `false` ends the download.
+    /// pieces in order and may make us wait; its `false` ends the download. More connections are opened where that pays,
+    /// each with a right to it from `spare`.
     ///
     /// # Errors
     /// What the registry says, or that the blob is shorter or longer than it should be.
-    pub async fn download<F: Future<Output = bool>>(
+    pub async fn download<S: Send, F: Future<Output = bool>>(
         &self,
         layer: &Descriptor,
         offset: u64,
+        spare: &(dyn Fn() -> Option<S> + Sync),
         mut take: impl FnMut(Bytes) -> F,
     ) -> Result<(), Error> {
-        let size = |found| {
-            let what = format!("layer {}", layer.digest);
-            Error::Size { what, wanted: layer.size, found }
+        let fetch = |stretch: Range<u64>, pieces: UnboundedSender<Bytes>| {
+            let send = move |piece| std::future::ready(pieces.send(piece).is_ok());
+            Box::pin(self.part(layer, stretch, send)) as Work<'_>
         };
-        let attempts = self.registries.0.config.attempts.max(1);
-        let (mut at, mut failures) = (offset, 0);
+        let mut ahead = Ahead::new(layer.size, &fetch, spare);
+        let mut tries = Tries::new(self.registries.0.config.attempts);
+        let mut at = offset;
         while at < layer.size {
             let before = at;
-            let lost = match self.open_blob(layer, at).await {
-                Err(error) => return Err(error),
-                Ok(mut blob) => loop {
-                    match blob.next().await {
-                        Ok(Some(bytes)) => {
-                            at += bytes.len() as u64;
-                            if at > layer.size {
-                                return Err(size(at));
-                            }
-                            if !take(bytes).await {
-                                return Ok(());
-                            }
+            let mut blob = self.open_blob(layer, &(at..layer.size), false).await?;
+            if !blob.has_ranges {
+                ahead.stop();
+            }
+            let lost = loop {
+                match ahead.beside(blob.next(), at).await {
+                    Ok(Some(piece)) => {
+                        let piece = ahead.before_parts(piece, at);
+                        at += piece.len() as u64;
+                        if at > layer.size {
+                            return Err(wrong_size(layer, at));
                         }
-                        Ok(None) => break None,
-                        Err(error) => break Some(error),
+                        if !take(piece).await {
+                            return Ok(());
+                        }
+                        if ahead.starts_at(at) {
+                            drop(blob);
+                            break None;
+                        }
                     }
-                },
+                    Ok(None) => break Some(wrong_size(layer, at)),
+                    Err(error) => break Some(error),
+                }
             };
-            if at == layer.size {
-                break;
+            while let Some(piece) = ahead.next(at).await {
+                at += piece.len() as u64;
+                if !take(piece).await {
+                    return Ok(());
+                }
             }
-            failures = if at > before { 1 } else { failures + 1 };
-            if failures >= attempts {
-                return Err(lost.unwrap_or_else(|| size(at)));
+            if let Some(lost) = lost
+                && at < layer.size
+            {
+                tries.again(at > before, lost).await?;
+                tracing::debug!(digest = %layer.digest, at, "a download goes on after a lost connection");
             }
-            tracing::debug!(digest = %layer.digest, at, "a download goes on after a lost connection");
-            sleep(BACKOFF * 2_u32.pow((failures - 1).min(BACKOFF_DOUBLED))).await;
         }
         Ok(())
+    }
+
+    /// Downloads a stretch of a layer, and exactly that.
+    async fn part<F: Future<Output = bool>>(
+        &self,
+        layer: &Descriptor,
+        stretch: Range<u64>,
+        take: impl Fn(Bytes) -> F,
+    ) -> Result<(), Error> {
+        let mut tries = Tries::new(self.registries.0.config.attempts);
+        let mut at = stretch.start;
+        loop {
+            let before = at;
+            let mut blob = self.open_blob(layer, &(at..stretch.end), true).await?;
+            let lost = loop {
+                match blob.next().await {
+                    Ok(Some(piece)) => {
+                        at += piece.len() as u64;
+                        if at > stretch.end {
+                            return Err(wrong_size(layer, at));
+                        }
+                        if !take(piece).await {
+                            return Ok(());
+                        }
+                    }
+                    Ok(None) => break wrong_size(layer, at),
+                    Err(error) => break error,
+                }
+            };
+            if at == stretch.end {
+                return Ok(());
+            }
+            tries.again(at > before, lost).await?;
+        }
     }
 
     /// Returns the tags of the repository. distribution-spec, "Listing Tags".
@@ -552,12 +607,55 @@ impl Blob {
     }
 }
 
-/// `bytes 10-…`: RFC 9110, 14.4.
-fn starts_at(answer: &Response<Incoming>, offset: u64) -> bool {
-    let range = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    let start =
-        range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
-    start == Some(offset)
+/// How often a download has failed without having come further.
+struct Tries {
+    max: u32,
+    failures: u32,
+}
+
+impl Tries {
+    fn new(max: u32) -> Self {
+        Self { max: max.max(1), failures: 0 }
+    }
+
+    /// Waits before the next attempt, or gives up with the error of the last.
+    async fn again(&mut self, came_further: bool, lost: Error) -> Result<(), Error> {
+        self.failures = if came_further { 1 } else { self.failures + 1 };
+        if self.failures >= self.max {
+            return Err(lost);
+        }
+        sleep(BACKOFF * 2_u32.pow((self.failures - 1).min(BACKOFF_DOUBLED))).await;
+        Ok(())
+    }
+}
+
+/// `bytes=10-19`, `bytes=10-`: RFC 9110, 14.1.2.
+fn range(stretch: &Range<u64>, size: u64) -> String {
+    match stretch.end == size {
+        true => format!("bytes={}-", stretch.start),
+        false => format!("bytes={}-{}", stretch.start, stretch.end - 1),
+    }
+}
+
+/// Whether `bytes 10-19/100` is that stretch of that size: RFC 9110, 14.4.
+fn is_range(answer: &Response<Incoming>, stretch: &Range<u64>, size: u64) -> bool {
+    let value = answer.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| fits(value, stretch, size))
+}
+
+fn fits(value: &str, stretch: &Range<u64>, size: u64) -> bool {
+    let parse = || {
+        let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        let is_all = total == "*" || total.parse() == Ok(size);
+        let found = first.parse::<u64>().ok()?..last.parse::<u64>().ok()?.checked_add(1)?;
+        Some(is_all && found == *stretch)
+    };
+    parse().unwrap_or(false)
+}
+
+fn wrong_size(layer: &Descriptor, found: u64) -> Error {
+    Error::Size { what: format!("layer {}", layer.digest), wanted: layer.size, found }
 }
 
 fn check_size(what: &str, wanted: Option<u64>, found: u64) -> Result<(), Error> {
@@ -578,5 +676,29 @@ async fn manifest_refusal(answer: Response<Incoming>) -> Error {
             message: "manifest unknown".into(),
         },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_what_was_asked_for_or_it_is_not() {
+        for (value, expected) in [
+            ("bytes 10-19/100", true),
+            ("bytes 10-19/*", true),
+            ("bytes 10-18/100", false),
+            ("bytes 9-19/100", false),
+            ("bytes 10-19/101", false),
+            ("bytes 10-18446744073709551615/100", false),
+            ("bytes */100", false),
+            ("lines 10-19/100", false),
+            ("", false),
+        ] {
+            assert_eq!(fits(value, &(10..20), 100), expected, "{value}");
+        }
+        assert_eq!(range(&(10..20), 100), "bytes=10-19");
+        assert_eq!(range(&(10..100), 100), "bytes=10-");
     }
 }

@@ -7,6 +7,7 @@
 //! Source: OCI distribution-spec 1.1; CNCF distribution, "Token Authentication Specification". It knows no images: names are
 //! a domain and a path. What a registry sends is bounded everywhere: an error says which bound was met.
 
+mod ahead;
 mod auth;
 mod challenge;
 mod connector;

@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +18,7 @@ use cleat_proto::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{Claim, LayerStep, PullStep, Tell};
+use super::{Claim, LayerStep, PullStep, Slot, Tell};
 use crate::{
     archive::{
         self,
@@ -63,22 +66,31 @@ impl Images {
     ) -> Result<Unpacked, Error> {
         let _slot = self.0.transfers.slot().await;
         let had_some = self.content().partial(&layer.digest)?.length() > 0;
-        let first = self.fetch_once(session, layer, &diff_id, Arc::clone(&claim), tell).await;
+        let in_parts = AtomicBool::new(false);
+        let spare = || {
+            let slot = self.0.transfers.spare_slot()?;
+            in_parts.store(true, Ordering::Relaxed);
+            Some(slot)
+        };
+        let first =
+            self.fetch_once(session, layer, &diff_id, Arc::clone(&claim), &spare, tell).await;
         match first {
-            // What was on the disk may be what a power cut left: once more, all of it.
-            Err(Error::LayerDigest(_)) if had_some => {
-                self.fetch_once(session, layer, &diff_id, claim, tell).await
+            // What was on the disk may be what a power cut left, and not every server is right about its ranges: once more,
+            // all of it, by one connection.
+            Err(Error::LayerDigest(_)) if had_some || in_parts.load(Ordering::Relaxed) => {
+                self.fetch_once(session, layer, &diff_id, claim, &|| None, tell).await
             }
             other => other,
         }
     }
 
-    async fn fetch_once(
-        &self,
+    async fn fetch_once<'a>(
+        &'a self,
         session: &Session,
         layer: &Descriptor,
         diff_id: &DiffId,
         claim: Arc<Claim>,
+        spare: &(dyn Fn() -> Option<Slot<'a>> + Sync),
         tell: &Tell,
     ) -> Result<Unpacked, Error> {
         let mut partial = self.content().partial(&layer.digest)?;
@@ -96,7 +108,7 @@ impl Images {
         };
         let job = tokio::task::spawn_blocking(move || work.run(partial, received));
         let mut progress = Progress::new(layer, have, tell);
-        let downloaded = session.download(layer, have, |bytes| {
+        let downloaded = session.download(layer, have, spare, |bytes: Bytes| {
             progress.add(bytes.len() as u64);
             let sender = sender.clone();
             async move { sender.send(Ok(bytes)).await.is_ok() }

@@ -40,17 +40,23 @@ struct Count {
     /// 0 is without limit.
     limit: usize,
     taken: usize,
+    /// Who wants one and has none.
+    waiting: usize,
 }
+
+/// Counts somebody who waits.
+struct Waiting<'a>(&'a Slots);
 
 /// The right to a transfer, until it is dropped.
 pub struct Slot<'a>(&'a Slots);
 
 impl Slots {
     fn new(limit: usize) -> Self {
-        Self { count: Mutex::new(Count { limit, taken: 0 }), changed: Notify::new() }
+        Self { count: Mutex::new(Count { limit, taken: 0, waiting: 0 }), changed: Notify::new() }
     }
 
     async fn take(&self) -> Slot<'_> {
+        let _waiting = Waiting::new(self);
         loop {
             // Before the look: what changes in between wakes us.
             let changed = self.changed.notified();
@@ -61,23 +67,49 @@ impl Slots {
         }
     }
 
+    /// One more for who has one already: only where nobody is kept waiting, and few in any case.
+    fn spare(&self) -> Option<Slot<'_>> {
+        let mut count = self.count();
+        let limit = if count.limit == 0 { 2 * DOWNLOADS } else { count.limit };
+        let is_free = count.waiting == 0 && count.taken < limit;
+        count.taken += usize::from(is_free);
+        is_free.then(|| Slot(self))
+    }
+
+    fn count(&self) -> std::sync::MutexGuard<'_, Count> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn try_take(&self) -> bool {
-        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = self.count();
         let is_free = count.limit == 0 || count.taken < count.limit;
         count.taken += usize::from(is_free);
         is_free
     }
 
     fn set_limit(&self, limit: usize) {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner).limit = limit;
+        self.count().limit = limit;
         self.changed.notify_waiters();
     }
 }
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.0.count.lock().unwrap_or_else(PoisonError::into_inner).taken -= 1;
+        self.0.count().taken -= 1;
         self.0.changed.notify_one();
+    }
+}
+
+impl<'a> Waiting<'a> {
+    fn new(slots: &'a Slots) -> Self {
+        slots.count().waiting += 1;
+        Self(slots)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.count().waiting -= 1;
     }
 }
 
@@ -113,6 +145,11 @@ impl Transfers {
     /// Waits for one of the few slots.
     pub async fn slot(&self) -> Slot<'_> {
         self.downloads.take().await
+    }
+
+    /// Returns one more slot for a layer that has one, unless somebody waits for one.
+    pub fn spare_slot(&self) -> Option<Slot<'_>> {
+        self.downloads.spare()
     }
 
     /// As [`Self::slot`], for the other direction.
@@ -161,6 +198,23 @@ mod tests {
         assert_eq!(*second.digests(), digests(&[2, 3]));
         drop(second);
         assert!(transfers.busy().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_spare_slot_keeps_nobody_waiting() {
+        let slots = Slots::new(2);
+        let first = slots.take().await;
+        let spare = slots.spare().unwrap();
+        assert!(slots.spare().is_none(), "the limit holds for all of them");
+        let mut second = std::pin::pin!(slots.take());
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        drop(spare);
+        assert!(slots.spare().is_none(), "somebody waits");
+        drop((first, second.await));
+        assert!(slots.spare().is_some());
+        slots.set_limit(0);
+        let spares: Vec<Slot<'_>> = std::iter::from_fn(|| slots.spare()).collect();
+        assert_eq!(spares.len(), 2 * DOWNLOADS);
     }
 
     #[tokio::test]
