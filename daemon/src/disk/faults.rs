@@ -95,6 +95,18 @@ struct State {
     over: bool,
     undo: Vec<Undo>,
     kept: u64,
+    syncs: Syncs,
+}
+
+/// How often the disk was waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Syncs {
+    /// Files alone, the database's among them.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Everything at once.
+    pub all: u64,
 }
 
 /// A root whose steps are counted.
@@ -111,7 +123,7 @@ static ALL: Mutex<Vec<Arc<Faults>>> = Mutex::new(Vec::new());
 
 /// Counts the steps below `root` from now on; the one of number `at` has the fault.
 pub fn arm(root: &Path, at: u64, fault: Fault) -> Arc<Faults> {
-    let state = State { count: 0, over: false, undo: Vec::new(), kept: 0 };
+    let state = State { count: 0, over: false, undo: Vec::new(), kept: 0, syncs: Syncs::default() };
     let faults = Arc::new(Faults { root: root.to_owned(), at, fault, state: Mutex::new(state) });
     all().push(Arc::clone(&faults));
     ANY.store(true, Ordering::SeqCst);
@@ -153,6 +165,11 @@ impl Faults {
     /// Whether the N-th step has come.
     pub fn was_met(&self) -> bool {
         self.lock().count >= self.at
+    }
+
+    /// Returns how often something was brought to the disk so far.
+    pub fn syncs(&self) -> Syncs {
+        self.lock().syncs
     }
 
     /// Stops counting.
@@ -247,6 +264,12 @@ impl Faults {
 
     fn synced(&self, step: &Step<'_>) {
         let mut state = self.lock();
+        let syncs = &mut state.syncs;
+        match step {
+            Step::SyncFile(_) => syncs.files += 1,
+            Step::SyncDir(_) => syncs.directories += 1,
+            _ => syncs.all += 1,
+        }
         let gone =
             |kept: &Option<PathBuf>| kept.iter().for_each(|kept| drop(fs::remove_file(kept)));
         state.undo.retain(|undo| match (step, undo) {

@@ -446,6 +446,25 @@ fn a_pull_survives_any_disk() {
 }
 
 #[test]
+fn a_pull_waits_for_the_disk_as_often_whatever_it_brings() {
+    for count in [1, 2, 20] {
+        let layers = (0..count).map(|n| tar(&[("a", &[n; 5000]), ("b", &[n])]));
+        let server = pulled(&layers.collect::<Vec<_>>());
+        let dir = directory();
+        let faults = faults::arm(dir.path(), u64::MAX, Fault::Once);
+        let images = start(dir.path()).unwrap();
+        let before = faults.syncs();
+        pull(&images, &server.address).unwrap();
+        faults.disarm();
+        let syncs = faults.syncs();
+        // All layers at once; the configuration and its name; the record, and the note what the layers are in the registry.
+        let directories = syncs.directories - before.directories;
+        assert_eq!((syncs.all - before.all, directories), (1, 1), "{count} layers");
+        assert_eq!(syncs.files - before.files, 3, "{count} layers");
+    }
+}
+
+#[test]
 fn a_second_pull_fetches_only_what_is_missing() {
     let layers = [tar(&[("a", &[1; 300_000])]), tar(&[("b", &[2; 300_000])])];
     let whole: usize = layers.iter().map(Vec::len).sum();
