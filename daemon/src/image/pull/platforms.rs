@@ -185,7 +185,7 @@ async fn fetch_blob(session: &Session, blob: &manifest::Descriptor) -> Result<Ve
         all.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&bytes);
         std::future::ready(true)
     };
-    session.download(blob, 0, take).await?;
+    session.download(blob, 0, &|| None::<()>, take).await?;
     let bytes = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     if Digest::from_sum(Sha256::digest(&bytes)) != blob.digest {
         let wanted = blob.digest.clone();
