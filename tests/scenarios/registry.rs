@@ -164,9 +164,18 @@ fn an_image_goes_to_a_registry_and_comes_back() {
 
     daemon.docker(["rmi", &name]).ok();
     let pulled = daemon.docker(["pull", &by_digest]).ok();
+    assert!(pulled.starts_with(&format!("{by_digest}: Pulling from a/busybox\n")), "{pulled}");
     assert!(
         pulled.contains(&format!("Status: Downloaded newer image for {by_digest}")),
         "{pulled}"
+    );
+    // What is for another machine alone comes all the same, and is warned of at the end.
+    let other = daemon.docker(["pull", "--platform", "linux/s390x", &by_digest]).ok();
+    let last: Vec<&str> = other.lines().rev().take(3).collect();
+    assert!(last[2].starts_with("Status: Image is up to date"), "{other}");
+    assert!(
+        last[1].starts_with("WARNING: image with reference") && last[1].ends_with("(linux/s390x)"),
+        "{other}"
     );
     daemon.docker(["pull", "-q", "-a", &registry.name("b/busybox")]).ok();
     assert_eq!(daemon.inspect(&neighbour, ".Id"), id);

@@ -65,13 +65,6 @@ pub enum PullStep {
     Layer(Digest, LayerStep),
     /// All is there: the manifest's digest.
     Digest(Digest),
-    /// The platform is not the one that was asked for.
-    OtherPlatform {
-        /// What the image is for.
-        has: String,
-        /// What was asked for.
-        wanted: String,
-    },
 }
 
 /// What a layer is going through. Source of the words: `docker pull`.
@@ -167,12 +160,6 @@ impl Images {
             self.pull_one(&session, chosen, reference, names, &tell).await?
         };
         tell(PullStep::Digest(found.digest));
-        if let Some(wanted) = pull.platform
-            && (wanted.os != image.os || wanted.architecture != image.architecture)
-        {
-            let has = format!("{}/{}", image.os, image.architecture);
-            tell(PullStep::OtherPlatform { has, wanted: wanted.to_string() });
-        }
         Ok(Pulled { image, newer })
     }
 

@@ -90,13 +90,14 @@ pub(super) async fn pull(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result {
-    let reference = wanted(query.get("fromImage"), query.get("tag"))?;
+    let reference = to_pull(query.get("fromImage"), query.get("tag"))?;
     let request = Pull {
         reference: reference.clone(),
         platform: super::named_platform(query)?,
         all_platforms: query.bool("allPlatforms"),
         credentials: credentials(headers),
     };
+    let wanted = request.platform.clone();
     stream(client, move |lines| async move {
         let told = lines.clone();
         let pulled = engine.pull_image(request, move |reference, step| told.step(reference, step));
@@ -106,13 +107,19 @@ pub(super) async fn pull(
             true => format!("Status: Downloaded newer image for {name}"),
             false => format!("Status: Image is up to date for {name}"),
         });
+        // One image for another machine comes all the same.
+        if wanted.is_some()
+            && let Err(other) = engine.images().resolve_for(&name, wanted.as_ref())
+        {
+            lines.status(&format!("WARNING: {other}"));
+        }
         Ok(lines)
     })
     .await
 }
 
 /// The reference to pull: without a tag it is all of them.
-fn wanted(name: &str, tag: &str) -> Result<Reference, Error> {
+fn to_pull(name: &str, tag: &str) -> Result<Reference, Error> {
     let mut reference = Reference::parse(name.trim_end_matches(':')).map_err(image_error)?;
     if !tag.is_empty() {
         if let Ok(digest) = tag.parse() {
@@ -265,19 +272,16 @@ impl Lines {
         match step {
             PullStep::Begin => {
                 let name = reference.name.path();
-                let id = match (&reference.digest, &reference.tag) {
-                    (Some(digest), _) => digest.as_str(),
-                    (None, tag) => tag.as_deref().unwrap_or_default(),
+                // As dockerd writes them, a digest with all before it.
+                let id = match &reference.digest {
+                    Some(_) => reference.to_string(),
+                    None => reference.tag.clone().unwrap_or_default(),
                 };
                 let status = format!("Pulling from {name}");
-                self.send(&Status { status: &status, id: Some(id) });
+                self.send(&Status { status: &status, id: Some(&id) });
             }
             PullStep::Layer(digest, step) => self.layer_step(&digest, step),
             PullStep::Digest(digest) => self.status(&format!("Digest: {digest}")),
-            PullStep::OtherPlatform { has, wanted } => self.status(&format!(
-                "WARNING: image with reference {} was found but its platform ({has}) does not match the specified platform ({wanted})",
-                reference.familiar()
-            )),
         }
     }
 
