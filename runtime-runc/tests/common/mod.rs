@@ -72,7 +72,8 @@ impl Bundle {
         fs::create_dir(&dev).unwrap();
         let mounts = self.spec["mounts"].as_array_mut().unwrap();
         mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
-        self.mount("/dev", "bind", &dev, "rbind");
+        // Nodes count there whatever the options of the place.
+        self.mount("/dev", "bind", &dev, "rbind,dev");
         dev
     }
 
