@@ -182,6 +182,7 @@ impl Images {
             let named = blocking(move || match part {
                 None => Ok((images.name_all(&image, missing)?, moved)),
                 Some(part) => {
+                    images.touch(image.id.as_str());
                     let is_new = images.name_in(&image.id, names, part)?;
                     Ok((image, is_new))
                 }

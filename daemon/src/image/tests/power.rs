@@ -17,6 +17,10 @@ use crate::{
     registry::{Config, Registries, manifest::Platform},
 };
 
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 /// Below memory if there is some: nothing here depends on the disk.
 fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
@@ -377,7 +381,13 @@ fn answer(mut stream: &TcpStream, blobs: &[(String, Vec<u8>)], sent: &AtomicUsiz
             .then(|| value.trim().trim_start_matches("bytes=").split('-').next()?.parse().ok())?
     });
     let found = blobs.iter().find(|(end, _)| path.ends_with(end.as_str()));
-    let kind = "application/vnd.docker.distribution.manifest.v2+json";
+    // Each document says what it is.
+    let kinds = [OCI_INDEX, OCI_MANIFEST, DOCKER_MANIFEST];
+    let says = |kind: &&str| {
+        let text = found.map(|(_, body)| String::from_utf8_lossy(body)).unwrap_or_default();
+        text.contains(&format!("\"mediaType\":\"{kind}\""))
+    };
+    let kind = kinds.into_iter().find(says).unwrap_or("application/octet-stream");
     let (status, from, body): (&str, usize, &[u8]) = match (found, range) {
         (Some((_, body)), None) => ("200 OK", 0, body),
         (Some((_, body)), Some(from)) => ("206 Partial", from, body),
@@ -421,13 +431,16 @@ fn pulled(layers: &[Vec<u8>]) -> Server {
 }
 
 fn pull(images: &Images, address: &str) -> Result<(), Error> {
+    pull_for(images, address, false)
+}
+
+fn pull_for(images: &Images, address: &str, all_platforms: bool) -> Result<(), Error> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
     let reference = Reference::parse(&format!("{address}/pulled:1")).unwrap();
     let config = Config { insecure: vec!["127.0.0.0/8".into()], ..Config::default() };
     let registries = Registries::new(config);
-    let pull =
-        Pull { reference, platform: None, all_platforms: false, credentials: Default::default() };
+    let pull = Pull { reference, platform: None, all_platforms, credentials: Default::default() };
     runtime.block_on(images.pull(&registries, pull, Arc::new(|_| {}))).map(drop)
 }
 
@@ -441,6 +454,49 @@ fn a_pull_survives_any_disk() {
         prepare: base,
         expected: vec![format!("{address}/pulled:1"), "base:1".into()],
         act: Box::new(move |images| pull(images, &address)),
+    };
+    case.survives_all();
+}
+
+/// A pull's server of an index of two platforms.
+fn pulled_index(architectures: [&str; 2]) -> Server {
+    let mut blobs = Vec::new();
+    let mut manifests = Vec::new();
+    for architecture in architectures {
+        let layer = tar(&[(architecture, &[7; 3000])]);
+        let config = json!({"os": "linux", "architecture": architecture,
+            "rootfs": {"type": "layers", "diff_ids": [sha(&layer)]}});
+        let config = config.to_string().into_bytes();
+        let described = |kind: &str, bytes: &[u8]| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "size": bytes.len(), "digest": sha(bytes)});
+        let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+            "config": described("config.v1+json", &config),
+            "layers": [described("layer.v1.tar", &layer)]});
+        let manifest = manifest.to_string().into_bytes();
+        manifests.push(json!({"mediaType": OCI_MANIFEST, "size": manifest.len(),
+            "digest": sha(&manifest), "platform": {"os": "linux", "architecture": architecture}}));
+        blobs.extend([layer, config, manifest].map(|blob| (sha(&blob), blob)));
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests});
+    blobs.push(("/manifests/1".to_owned(), index.to_string().into_bytes()));
+    serve(blobs)
+}
+
+#[test]
+fn a_pull_of_several_platforms_survives_any_disk() {
+    let host = Platform::host().architecture;
+    let server = pulled_index(["s390x", &host]);
+    let address = server.address.clone();
+    let name = format!("{address}/pulled:1");
+    let wanted = format!("{name} {host},s390x");
+    let case = Case {
+        name: "pull of several platforms",
+        prepare: base,
+        expected: vec![name.clone(), name, "base:1".into()],
+        act: Box::new(move |images| {
+            pull_for(images, &address, true)?;
+            assert!(platforms(images).contains(&wanted), "{:?}", platforms(images));
+            Ok(())
+        }),
     };
     case.survives_all();
 }
