@@ -45,5 +45,10 @@ if ! command -v podman >/dev/null; then
 fi
 # Independent readers of images.
 unpack usr/bin/umoci umoci
+unpack usr/bin/skopeo skopeo
+if ldd "$tools/usr/bin/skopeo" | grep -q 'not found'; then
+  update
+  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends libgpgme11 libdevmapper1.02.1 >/dev/null
+fi
 command -v docker >/dev/null || unpack usr/bin/docker docker.io
 command -v systemd-analyze >/dev/null || need systemd-analyze systemd

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::registry::{INDEX, LAYER, MANIFEST, descriptor, gzip, stored};
 
-fn host() -> &'static str {
+pub(super) fn host() -> &'static str {
     match std::env::consts::ARCH {
         "aarch64" => "arm64",
         _ => "amd64",
@@ -35,9 +35,8 @@ pub(super) fn layout(daemon: &TestDaemon, name: &str, architectures: &[&str]) ->
     fs::create_dir_all(&blobs).unwrap();
     let put = |bytes: &[u8]| fs::write(blobs.join(&digest(bytes)[7..]), bytes).unwrap();
     let mut manifests: Vec<Value> = Vec::new();
-    let add = |config: &Value, layers: &[(&str, Vec<u8>)]| {
+    let add = |config: &Value, layers: &[(&str, Vec<u8>)], kinds: [&str; 2]| {
         let config = serde_json::to_vec(config).unwrap();
-        let kind = "application/vnd.docker.container.image.v1+json";
         let layers: Vec<Value> = layers
             .iter()
             .map(|(kind, bytes)| {
@@ -45,24 +44,27 @@ pub(super) fn layout(daemon: &TestDaemon, name: &str, architectures: &[&str]) ->
                 descriptor(kind, bytes)
             })
             .collect();
-        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
-            "config": descriptor(kind, &config), "layers": layers});
+        let manifest = json!({"schemaVersion": 2, "mediaType": kinds[0],
+            "config": descriptor(kinds[1], &config), "layers": layers});
         let manifest = serde_json::to_vec(&manifest).unwrap();
         put(&config);
         put(&manifest);
-        descriptor(MANIFEST, &manifest)
+        descriptor(kinds[0], &manifest)
     };
+    let docker = [MANIFEST, "application/vnd.docker.container.image.v1+json"];
+    let oci =
+        ["application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.config.v1+json"];
     for &architecture in architectures {
         let tar = program(daemon, architecture);
         let config = json!({"os": "linux", "architecture": architecture,
             "config": {"Entrypoint": ["/busybox", "echo", architecture]},
             "rootfs": {"type": "layers", "diff_ids": [digest(&tar)]}});
-        let mut entry = add(&config, &[(LAYER, gzip(&tar))]);
+        let mut entry = add(&config, &[(LAYER, gzip(&tar))], docker);
         entry["platform"] = json!({"os": "linux", "architecture": architecture});
         manifests.push(entry);
     }
     let statement = ("application/vnd.in-toto+json", b"{\"_type\":\"statement\"}".to_vec());
-    let mut entry = add(&json!({"os": "unknown"}), &[statement]);
+    let mut entry = add(&json!({"os": "unknown"}), &[statement], oci);
     entry["platform"] = json!({"os": "unknown", "architecture": "unknown"});
     entry["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest",
         "vnd.docker.reference.digest": manifests[0]["digest"]});

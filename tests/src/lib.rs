@@ -13,7 +13,7 @@ pub use daemon::{Options, TestDaemon};
 pub use host::{NetworkNamespace, Traces};
 pub use registry::{Answer, Asked, FakeRegistry, Gate, Registry, digest};
 pub use tools::{
-    binary, busybox, containerd, docker, docker_registry, repository, static_worker, umoci,
+    binary, busybox, containerd, docker, docker_registry, repository, skopeo, static_worker, umoci,
 };
 pub use wait::wait_for;
 pub use websocket::{Frame, WebSocket};

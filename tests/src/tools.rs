@@ -48,6 +48,11 @@ pub fn umoci() -> PathBuf {
     first(vec![fetched("usr/bin/umoci"), "/usr/bin/umoci".into()])
 }
 
+/// Returns Debian's `skopeo`.
+pub fn skopeo() -> PathBuf {
+    first(vec![fetched("usr/bin/skopeo"), "/usr/bin/skopeo".into()])
+}
+
 /// Returns a static busybox.
 pub fn busybox() -> PathBuf {
     first(vec![fetched("bin/busybox"), "/bin/busybox".into(), "/usr/bin/busybox".into()])
