@@ -50,7 +50,9 @@ pub(super) fn mount(
         bind(&tmpfs, directory, &controllers)?;
     }
     // All of them at once: nobody sees any of it yet.
-    let own = Attributes { set: options.own.set | base, ..options.own };
+    // Mounts of the host's stay its own, even where its hierarchies are shared, as systemd has them.
+    let propagation = libc::MS_PRIVATE;
+    let own = Attributes { set: options.own.set | base, propagation, ..options.own };
     mountapi::set_attributes(&tmpfs, own, true).context(|| "mount_setattr".to_owned())?;
     let rest = Options { own: Attributes::default(), ..options.clone() };
     adjust(&tmpfs, &rest).context(|| "mount_setattr".to_owned())
