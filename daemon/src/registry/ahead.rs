@@ -28,13 +28,13 @@ use tokio::{
 use super::Error;
 
 /// How much is fetched by one request, and waits in memory at most.
-pub(super) const PART: u64 = 8 << 20;
+pub(super) const PART: u64 = 4 << 20;
 /// How many connections one blob has at most.
 const CONNECTIONS: usize = 3;
 /// How long one connection is watched before others are opened, and how often it is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// Bytes per second that one connection may well bring alone: more would spend their time on requests.
-const FAST: u64 = 64 << 20;
+const FAST: u64 = 32 << 20;
 /// What is over in so many seconds is left alone.
 const SOON: u64 = 2;
 
@@ -426,7 +426,7 @@ mod tests {
             (second, second / 3, 3 * mb, 100 * mb, false),
             // Over soon.
             (second, second, 10 * mb, 20 * mb, false),
-            (second, second, 0, 15 * mb, false),
+            (second, second, 0, 7 * mb, false),
         ] {
             assert_eq!(pays(elapsed, waited, got, left), expected, "{got} of {left}, {waited:?}");
         }
