@@ -12,7 +12,7 @@ before=$(cgroups)
 failed=
 skip=(--skip two_hundred_megabytes --skip twenty_times --skip between_any_two_steps --skip fault:: --skip registry --skip store::
   --skip others_read_what_we_save --skip never_reads --skip cut_short)
-for one in ${*:-cleat_runc:cgroup:: containerd_shim_cleat_v1 errors events exec isolation lifecycle limits \
+for one in ${*:-cleat_runc:cgroup:: containerd_shim_cleat_v1 entering errors events exec isolation lifecycle limits \
   mounts rootless security systemd terminal task garbage ctr scenarios scenarios:systemd::}; do
   name=${one%%:*} filter=
   [ "$name" = "$one" ] || filter=${one#*:}
