@@ -183,3 +183,20 @@ fn prune_removes_what_is_stopped() {
     assert!(daemon.docker(["container", "prune", "-f"]).ok().contains("Deleted Containers:"));
     assert_eq!(daemon.docker(["ps", "-a", "--format", "{{.Names}}"]).ok(), "up");
 }
+
+/// A log that is followed comes from the shim, so its end may be seen before the daemon knows of it; nobody can tell.
+#[test]
+fn who_followed_a_log_to_its_end_finds_the_container_ended() {
+    let daemon = TestDaemon::with_busybox();
+    for round in 0..10 {
+        let talk = format!("echo one; sleep 0.0{round}; exit 3");
+        daemon.docker(["run", "-d", "--name", "talker", "busybox", "sh", "-c", &talk]).ok();
+        daemon.docker(["logs", "-f", "talker"]).ok();
+        assert_eq!(daemon.inspect("talker", ".State.ExitCode"), "3");
+        daemon.docker(["start", "talker"]).ok();
+        daemon.docker(["logs", "-f", "talker"]).ok();
+        daemon.docker(["start", "talker"]).ok();
+        assert_eq!(daemon.docker(["logs", "-f", "talker"]).ok().lines().count(), 3);
+        daemon.docker(["rm", "talker"]).ok();
+    }
+}

@@ -7,13 +7,14 @@ use std::{
 };
 
 use cleat_proto::{
+    containerd::v1::types::Status as TaskStatus,
     docker::container::RestartPolicy,
     journal::{Entry as Told, What},
 };
 
-use super::{Engine, Entry, fault};
+use super::{Engine, Entry, Result, fault};
 use crate::{
-    container::{Phase, Record, Run, State, history::Consequence},
+    container::{Container, Phase, Record, Run, State, history::Consequence, names::ContainerRef},
     event::now_nanos,
     task::{Client, TaskDir, Watch, cgroup},
 };
@@ -129,6 +130,38 @@ impl Engine {
         };
         if let Err(error) = entry.queue.run(in_turn).await {
             tracing::error!(container = %entry.id, error = error.whole(), "cannot clean up after a container");
+        }
+    }
+
+    /// Returns a container as it stands, its end included if the shim knows of one; see [`Self::hear_of_end`].
+    ///
+    /// # Errors
+    /// `No such container: …`
+    pub async fn container_settled(&self, reference: &ContainerRef) -> Result<Arc<Container>> {
+        let entry = self.entry(reference)?;
+        self.hear_of_end(&entry).await;
+        Ok(entry.view())
+    }
+
+    /// Waits for an end that the shim knows of and we do not yet: who has followed the log to its end has seen it.
+    pub(super) async fn hear_of_end(&self, entry: &Entry) {
+        let State::Running { pid } = entry.view().state else { return };
+        // Most times nothing has ended, and the kernel says so at once.
+        let first = nix::unistd::Pid::from_raw(pid.cast_signed());
+        if nix::sys::signal::kill(first, None) != Err(nix::errno::Errno::ESRCH) {
+            return;
+        }
+        let mut changes = entry.subscribe();
+        let Ok(mut client) = Client::connect(&self.task_dir(&entry.id)).await else { return };
+        if let Ok(TaskStatus::Stopped) = client.status("").await {
+            // It is on its way; should it get lost, what we know has to do.
+            drop(
+                tokio::time::timeout(
+                    PATIENCE,
+                    changes.wait_for(|now| now.state != State::Running { pid }),
+                )
+                .await,
+            );
         }
     }
 

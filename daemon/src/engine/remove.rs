@@ -40,6 +40,9 @@ impl Engine {
                 Error::with_source(error.kind(), text, error)
             })?;
         }
+        if !options.force {
+            self.hear_of_end(&entry).await;
+        }
         entry
             .queue
             .run(async move { engine.remove_in_turn(&removed, &called, options).await })

@@ -60,6 +60,7 @@ impl Engine {
         let entry = self.entry(reference)?;
         // A client that was told it may attach is on its way: not longer than this, should it never come.
         drop(tokio::time::timeout(ARMING, entry.arming.write()).await);
+        self.hear_of_end(&entry).await;
         let (engine, started) = (self.clone(), Arc::clone(&entry));
         entry.queue.run(async move { engine.start_in_turn(&started).await }).await
     }

@@ -22,7 +22,7 @@ pub async fn inspect(
     query: Query,
     version: ApiVersion,
 ) -> Result {
-    let container = engine.container(&ContainerRef(name))?;
+    let container = engine.container_settled(&ContainerRef(name)).await?;
     let sizes = if query.bool("size") {
         list::summary_sizes(&engine, std::slice::from_ref(&container)).await?.pop()
     } else {
