@@ -11,7 +11,8 @@ cgroups() { find /sys/fs/cgroup -name 'cleat*' ! -name '*.slice' | sort; }
 before=$(cgroups)
 failed=
 skip=(--skip two_hundred_megabytes --skip twenty_times --skip between_any_two_steps --skip fault:: --skip registry --skip store::
-  --skip others_read_what_we_save --skip never_reads --skip cut_short)
+  --skip others_read_what_we_save --skip never_reads --skip cut_short
+  --skip durability:: --skip image_gc:: --skip bad_images:: --skip platforms:: --skip skopeo::)
 for one in ${*:-cleat_runc:cgroup:: containerd_shim_cleat_v1 entering errors events exec isolation lifecycle limits \
   mounts rootless security systemd terminal task garbage ctr scenarios scenarios:systemd::}; do
   name=${one%%:*} filter=
