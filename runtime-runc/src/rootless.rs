@@ -70,9 +70,9 @@ pub fn can_do_without_cgroup(spec: &Spec) -> bool {
             || resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty())
             || resources.unified().as_ref().is_some_and(|unified| !unified.is_empty())
     });
-    is_without_host_s_rights()
-        && !limits
+    !limits
         && spec.linux.cgroups_path.as_ref().is_none_or(String::is_empty)
+        && is_without_host_s_rights()
 }
 
 /// Writes the mappings of a new user namespace: by ourselves where it is one id that is ours, else by the set-user-id helpers.

@@ -77,7 +77,13 @@ impl Guarded {
 
     /// Takes the listener of the next process.
     fn listener(&self) -> OwnedFd {
-        let (socket, _) = self.agent.accept().unwrap();
+        self.agent.set_nonblocking(true).unwrap();
+        let mut socket = None;
+        common::wait_for("who asks the agent", || {
+            socket = self.agent.accept().ok();
+            socket.is_some()
+        });
+        let (socket, _) = socket.unwrap();
         cleat_sys::fdpass::recv(&socket, &mut [0; 8192]).unwrap().1.remove(0)
     }
 

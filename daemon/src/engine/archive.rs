@@ -237,7 +237,6 @@ impl Engine {
             reference: request.reference.clone(),
             author: request.author,
             comment: request.comment.clone(),
-            version: cleat_proto::docker::system::PRODUCT_VERSION.to_owned(),
         };
         let frozen =
             request.pause && container.state.is_running() && self.pause(&own).await.is_ok();

@@ -155,13 +155,8 @@ impl Engine {
         let Ok(mut client) = Client::connect(&self.task_dir(&entry.id)).await else { return };
         if let Ok(TaskStatus::Stopped) = client.status("").await {
             // It is on its way; should it get lost, what we know has to do.
-            drop(
-                tokio::time::timeout(
-                    PATIENCE,
-                    changes.wait_for(|now| now.state != State::Running { pid }),
-                )
-                .await,
-            );
+            let told = changes.wait_for(|now| now.state != State::Running { pid });
+            let _ = tokio::time::timeout(PATIENCE, told).await;
         }
     }
 

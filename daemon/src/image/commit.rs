@@ -4,7 +4,7 @@ use std::{io::Write, path::Path, sync::Arc};
 
 use cleat_proto::{
     digest::{ChainId, ImageId},
-    docker::container::Config,
+    docker::{container::Config, system::PRODUCT_VERSION},
     platform::Platform,
 };
 
@@ -42,8 +42,6 @@ pub struct Commit {
     pub author: String,
     /// Why.
     pub comment: String,
-    /// Which program.
-    pub version: String,
 }
 
 impl Images {
@@ -98,7 +96,7 @@ impl Images {
             config: commit.config,
             container: commit.container,
             created,
-            docker_version: commit.version,
+            docker_version: PRODUCT_VERSION.to_owned(),
             history,
             os: "linux".into(),
             os_version: String::new(),

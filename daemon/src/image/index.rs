@@ -39,6 +39,9 @@ const MANIFESTS: Table<ManifestRecord> = Table::new("index-manifests");
 /// Which references stand for an index, by [`Reference::key`].
 const INDEXED: Table<Digest> = Table::new("reference-indexes");
 
+/// The most that a blob has that is no layer, in bytes, and all that one manifest names.
+pub(super) const BLOB_MAX: u64 = 32 << 20;
+
 /// What BuildKit's attestations are annotated with.
 const ATTESTS: &str = "vnd.docker.reference.digest";
 const ATTESTATION: (&str, &str) = ("vnd.docker.reference.type", "attestation-manifest");
@@ -407,9 +410,11 @@ impl Catalog {
     /// Returns the images of an index that are here, each once.
     pub(super) fn images_of(&self, index: &Index) -> Vec<Arc<Image>> {
         let mut images: Vec<Arc<Image>> = Vec::new();
-        for image in self.members(index).into_iter().filter_map(|member| member.image) {
+        let id = |entry: &Descriptor| self.manifests.get(&entry.digest)?.image.as_ref();
+        let here = index.entries.iter().filter_map(|entry| self.images.get(id(entry)?));
+        for image in here {
             if images.iter().all(|known| known.id != image.id) {
-                images.push(image);
+                images.push(Arc::clone(image));
             }
         }
         images
@@ -417,6 +422,9 @@ impl Catalog {
 
     /// Notes in each image by which names it is held that lead to another.
     fn hold(&mut self) {
+        if self.indexed.is_empty() && self.images.values().all(|image| image.held.is_empty()) {
+            return;
+        }
         let mut held: HashMap<ImageId, Vec<Reference>> = HashMap::new();
         for (key, digest) in &self.indexed {
             let Some(index) = self.indexes.get(digest) else { continue };
@@ -520,13 +528,12 @@ impl Images {
         Ok(self.0.database.get(INDEXES, digest.as_str())?)
     }
 
-    /// Returns the manifest that an index has for an image, byte for byte and as it is read.
-    pub(super) fn manifest_document_of(
+    /// Returns an image's manifest of an index, byte for byte and as it is read.
+    pub(super) fn image_manifest(
         &self,
-        image: &ImageId,
+        digest: &Digest,
     ) -> Result<Option<(Document, manifest::Manifest)>, Error> {
-        let Some(entry) = self.manifest_of(image) else { return Ok(None) };
-        let Some(record) = self.manifest_record(&entry.digest)? else { return Ok(None) };
+        let Some(record) = self.manifest_record(digest)? else { return Ok(None) };
         let document = record.document;
         match manifest::parse(document.text.as_bytes(), &document.media_type)? {
             manifest::Document::Manifest(manifest) => Ok(Some((document, manifest))),
@@ -579,6 +586,11 @@ impl Images {
         shown.map(|image| catalog.family(image)).collect()
     }
 
+    /// Whether a name stands for an index.
+    pub(super) fn is_indexed(&self, name: &Reference) -> bool {
+        self.read().indexed.contains_key(&name.key())
+    }
+
     /// Returns what an index lists.
     pub fn members(&self, index: &Index) -> Vec<Member> {
         self.read().members(index)
@@ -600,8 +612,8 @@ impl Images {
         catalog.indexes.get(own.next()?).cloned()
     }
 
-    /// Returns the manifest that describes an image.
-    pub fn manifest_of(&self, image: &ImageId) -> Option<Descriptor> {
+    /// Returns a manifest that describes an image.
+    pub(super) fn manifest_of(&self, image: &ImageId) -> Option<Descriptor> {
         let catalog = self.read();
         let mut found = catalog.manifests.iter();
         let (digest, _) = found.find(|(_, stored)| stored.image.as_ref() == Some(image))?;
@@ -649,11 +661,11 @@ impl Images {
         &self,
         id: &ImageId,
         names: Vec<Reference>,
-        part: Part,
+        mut part: Part,
     ) -> Result<bool, Error> {
         let _turn = self.turn();
         let image = self.get(id).ok_or_else(|| Error::NotFound(id.to_string()))?;
-        let content = part.content.clone();
+        let content = std::mem::take(&mut part.content);
         let (names, leads, change) = self.plan_names(id, names, Some(part))?;
         let is_known = {
             let catalog = self.read();
@@ -671,6 +683,7 @@ impl Images {
                 && change.manifests.iter().all(has)
         };
         if is_known {
+            self.touch(id.as_str());
             return Ok(false);
         }
         let now = crate::event::now_nanos();
@@ -683,6 +696,7 @@ impl Images {
         content.iter().try_for_each(|bytes| self.content().put(bytes).map(drop))?;
         let written = self.0.database.write_blocking(move |tx| {
             tx.put(super::store::IMAGES, stored.as_str(), &record)?;
+            Self::note_use(tx, stored.as_str())?;
             let put = |key: &String| tx.put(super::store::REFERENCES, key, &leading);
             keys.iter().try_for_each(put)?;
             change.write(tx)?;

@@ -182,7 +182,6 @@ impl Images {
             let named = blocking(move || match part {
                 None => Ok((images.name_all(&image, missing)?, moved)),
                 Some(part) => {
-                    images.touch(image.id.as_str());
                     let is_new = images.name_in(&image.id, names, part)?;
                     Ok((image, is_new))
                 }
@@ -198,11 +197,16 @@ impl Images {
     }
 
     fn unnamed(&self, id: &ImageId, names: Vec<Reference>) -> Vec<Reference> {
-        names.into_iter().filter(|name| self.owner(name).as_ref() != Some(id)).collect()
+        // One that stands for an index so far is another name from now on.
+        let is_owned =
+            |name: &Reference| self.owner(name).as_ref() == Some(id) && !self.is_indexed(name);
+        names.into_iter().filter(|name| !is_owned(name)).collect()
     }
 
     fn name_all(&self, image: &Image, names: Vec<Reference>) -> Result<Arc<Image>, Error> {
-        self.touch(image.id.as_str());
+        if names.is_empty() {
+            self.touch(image.id.as_str());
+        }
         for name in names {
             self.tag(&image.id, name)?;
         }

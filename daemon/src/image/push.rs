@@ -17,7 +17,9 @@ use cleat_proto::digest::{DiffId, Digest};
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::{Error, Image, Images, Reference, blobs::Known, config, index, unpack::RECIPE};
+use super::{
+    Error, Image, Images, Reference, blobs::Known, config, index, index::Document, unpack::RECIPE,
+};
 use crate::{
     archive::{
         self,
@@ -98,7 +100,11 @@ impl Images {
         tell: &Tell,
     ) -> Result<(), Error> {
         let tag = reference.tag.clone().unwrap_or_default();
-        let pushed = self.push_image(session, image, reference, tell).await?;
+        let was = match self.manifest_of(&image.id) {
+            Some(entry) => self.image_manifest(&entry.digest)?,
+            None => None,
+        };
+        let pushed = self.push_image(session, image, was, reference, tell).await?;
         let (digest, size) = (pushed.document.digest(), pushed.document.text.len() as u64);
         session
             .put_manifest(&tag, &pushed.document.media_type, pushed.document.text.into())
@@ -124,11 +130,11 @@ impl Images {
         &self,
         session: &Session,
         image: &Arc<Image>,
+        was: Option<(Document, manifest::Manifest)>,
         reference: &Reference,
         tell: &Tell,
     ) -> Result<Pushed, Error> {
         let lease = self.lease(image)?;
-        let was = self.manifest_document_of(&image.id)?;
         let mut own: HashMap<DiffId, Descriptor> = HashMap::new();
         if let Some((_, manifest)) = &was {
             let layers = image.layers.iter().zip(&manifest.layers);

@@ -49,6 +49,9 @@ struct Consider {
     stopped: bool,
 }
 
+/// moby's words, where it has the image store of containerd.
+const WANTS_FORCE: &str = "Content will be removed from all images referencing this variant. Use --force to force delete.";
+
 impl Images {
     /// Removes a name, and the image if that was its last; or the image that an id names. Blocks.
     ///
@@ -67,8 +70,15 @@ impl Images {
             |user: &Use| others.iter().chain([&image.id]).any(|id| user.image == id.as_str());
         let mut removed = Vec::new();
         let single = is_single(&image.references);
-        let by_name = !is_id_prefix(&image.id, text);
-        if by_name {
+        let by_name = match ImageRef::parse(text)? {
+            ImageRef::Named(reference) => Some(reference.or_latest())
+                .filter(|reference| self.owner(reference).as_ref() == Some(&image.id)),
+            ImageRef::Id(_) => None,
+        };
+        if by_name.is_none() && image.is_only_held() && !options.force {
+            return Err(Error::Invalid(WANTS_FORCE.into()));
+        }
+        if let Some(reference) = &by_name {
             if !options.force
                 && single
                 && let Some(user) = uses().into_iter().find(is_theirs)
@@ -79,10 +89,7 @@ impl Images {
                     image.id.short()
                 )));
             }
-            let ImageRef::Named(reference) = ImageRef::parse(text)? else {
-                return Err(Error::NotFound(text.to_owned()));
-            };
-            self.untag_one(&turn, &image, &reference.or_latest(), &mut removed)?;
+            self.untag_one(&turn, &image, reference, &mut removed)?;
             let left = self.get(&image.id).map_or(0, |image| image.references.len());
             if left > 0 {
                 return Ok(removed);
@@ -96,7 +103,8 @@ impl Images {
             self.conflict(&image, &others, consider, &uses())
                 .map_err(|conflict| conflict.error(&image.id))?;
         }
-        self.remove_image(&turn, (&image.id, &others), options, by_name, uses, &mut removed)?;
+        let quiet = by_name.is_some();
+        self.remove_image(&turn, (&image.id, &others), options, quiet, uses, &mut removed)?;
         Ok(removed)
     }
 
@@ -127,9 +135,7 @@ impl Images {
             return self.remove(text, options, uses);
         };
         if !options.force {
-            return Err(Error::Invalid(
-                "Content will be removed from all images referencing this variant. Use --force to force delete.".into(),
-            ));
+            return Err(Error::Invalid(WANTS_FORCE.into()));
         }
         let members = self.members(&index);
         let is_it =
@@ -152,7 +158,19 @@ impl Images {
             drop(turn);
             return self.remove(text, options, uses);
         }
-        let consider = Consider { names: false, stopped: !options.force };
+        // Names that lead to it by themselves would come to mean another machine's image.
+        let is_others = |name: &&Reference| {
+            let own = self.index_of(&name.to_string());
+            name.tag.is_some() && own.is_none_or(|own| own.digest != index.digest)
+        };
+        if let Some(other) = image.references.iter().find(is_others) {
+            return Err(Error::Conflict(format!(
+                "conflict: unable to delete {} (cannot be forced) - it is {} as well",
+                image.id.short(),
+                other.familiar()
+            )));
+        }
+        let consider = Consider { names: false, stopped: false };
         self.conflict(&image, &[], consider, &uses())
             .map_err(|conflict| conflict.error(&image.id))?;
         let layers = self.delete(&turn, Doomed { images: vec![Arc::clone(&image)], heir }, uses)?;
@@ -268,7 +286,7 @@ impl Images {
 
     /// Returns whether another image was committed on this one.
     pub fn has_children(&self, id: &ImageId) -> bool {
-        self.list().iter().any(|image| image.parent.as_ref() == Some(id))
+        self.read().images.values().any(|image| image.parent.as_ref() == Some(id))
     }
 
     /// Removes every image that `wanted` picks and that no container uses. Blocks.
@@ -326,10 +344,6 @@ impl Conflict {
 
 fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
-}
-
-fn is_id_prefix(id: &ImageId, text: &str) -> bool {
-    id.as_str().starts_with(text) || id.hex().starts_with(text)
 }
 
 /// At most one tag, and digests of that tag's repository alone.

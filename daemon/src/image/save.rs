@@ -16,7 +16,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Error, Image, Images, Index, Reference, config, index, reference::ImageRef, unpack::RECIPE,
+    Error, Image, Images, Index, Reference, config,
+    index::{self, BLOB_MAX},
+    reference::ImageRef,
+    unpack::RECIPE,
 };
 use crate::{
     archive::{self, chunks::BodyWriter, pack::Packer, recipe},
@@ -29,8 +32,6 @@ const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MODE: u32 = 0o644;
-/// The most that a blob has that is no layer.
-const BLOB_MAX: u64 = 32 << 20;
 
 /// Images to be saved, held until they are.
 pub struct Selection {

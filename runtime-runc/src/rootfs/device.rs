@@ -81,7 +81,11 @@ fn make_in(parent: &OwnedFd, name: &OsStr, device: &Device, user_namespace: bool
             if (found.st_mode, found.st_rdev) != (kind.bits() | mode.bits(), number) {
                 // An image's own file of that name, which may be a link, or become one at any moment: nothing here follows one.
                 path::remove_file(parent, name).context(what)?;
-                mknodat(parent, name, kind, mode, number).context(what)?;
+                match mknodat(parent, name, kind, mode, number) {
+                    // The kernel says this first only where there is no such name.
+                    Err(Errno::EPERM) => return bind(parent, name, &device.path).context(what),
+                    other => other.context(what)?,
+                }
             }
         }
         other => other.context(what)?,

@@ -20,7 +20,7 @@ use crate::{
         version::ApiVersion,
     },
     engine::Engine,
-    image::Image,
+    image::{Image, Member},
     registry::manifest::Platform,
 };
 
@@ -37,7 +37,11 @@ pub(super) fn inspect(engine: &Engine, name: &str, version: ApiVersion, query: &
     let manifests = index.as_ref().filter(|_| with_manifests);
     let manifests = manifests.map(|index| super::manifests::summaries(engine, index));
     let descriptor = match platform {
-        Some(_) => index.and_then(|_| engine.images().manifest_of(&image.id)),
+        Some(_) => index.and_then(|index| {
+            let mut members = engine.images().members(&index).into_iter();
+            let is_it = |member: &Member| member.image.as_ref().is_some_and(|it| it.id == image.id);
+            members.find(is_it).map(|member| member.entry)
+        }),
         None => index.map(|index| index.descriptor()),
     };
     let before_1_44 = !version.since(1, 44);

@@ -11,15 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Error, Image, Images, Pull, Reference, Tell, blocking};
 use crate::{
-    image::index::{self, Document, Index, ManifestRecord, Part},
+    image::index::{self, BLOB_MAX, Document, Index, ManifestRecord, Part},
     registry::{
         self, Found, Session,
         manifest::{self, Manifest, Platform},
     },
 };
-
-/// The most that one blob of an attestation may have: it is kept in memory on its way.
-const BLOB_MAX: u64 = 32 << 20;
 
 /// An image to be pulled, and the index that it is a part of.
 pub(super) struct Chosen {
@@ -150,6 +147,11 @@ impl Images {
         else {
             return Ok(None);
         };
+        let size = manifest.layers.iter().chain([&manifest.config]).map(|blob| blob.size);
+        if size.fold(0, u64::saturating_add) > BLOB_MAX {
+            let what = format!("what the manifest {} names", entry.digest);
+            return Err(registry::Error::TooLarge { what, limit: BLOB_MAX }.into());
+        }
         let (mut blobs, mut content): (Vec<(Digest, u64)>, Vec<Vec<u8>>) = Default::default();
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             if blobs.iter().all(|(digest, _)| *digest != blob.digest) {
@@ -176,10 +178,6 @@ impl Images {
 
 /// Fetches a blob that is no layer.
 async fn fetch_blob(session: &Session, blob: &manifest::Descriptor) -> Result<Vec<u8>, Error> {
-    if blob.size > BLOB_MAX {
-        let what = format!("blob {}", blob.digest);
-        return Err(registry::Error::TooLarge { what, limit: BLOB_MAX }.into());
-    }
     let all = std::sync::Mutex::new(Vec::new());
     let take = |bytes: Bytes| {
         all.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&bytes);

@@ -9,11 +9,8 @@ use serde::Serialize;
 use super::{Error, Image, Images, PushStep, Reference, Session, Tell};
 use crate::image::{
     Index, Member,
-    index::{self, Document, ManifestRecord},
+    index::{self, BLOB_MAX, Document, ManifestRecord},
 };
-
-/// The most that a blob has that is no layer.
-const BLOB_MAX: u64 = 32 << 20;
 
 /// An index made anew: OCI image-spec, image-index.md.
 #[derive(Serialize)]
@@ -45,7 +42,8 @@ impl Images {
         for member in &members {
             let mut entry = member.entry.clone();
             if let Some(image) = &member.image {
-                let document = self.push_member(session, image, reference, tell).await?;
+                let document =
+                    self.push_member(session, &entry.digest, image, reference, tell).await?;
                 renamed.insert(entry.digest.to_string(), document.digest());
                 entry.digest = document.digest();
                 entry.size = document.text.len() as u64;
@@ -86,11 +84,13 @@ impl Images {
     async fn push_member(
         &self,
         session: &Session,
+        manifest: &Digest,
         image: &Arc<Image>,
         reference: &Reference,
         tell: &Tell,
     ) -> Result<Document, Error> {
-        let pushed = self.push_image(session, image, reference, tell).await?;
+        let was = self.image_manifest(manifest)?;
+        let pushed = self.push_image(session, image, was, reference, tell).await?;
         let document = pushed.document;
         let name = document.digest().to_string();
         let text = document.text.clone().into_bytes();

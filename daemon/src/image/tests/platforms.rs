@@ -206,3 +206,38 @@ fn a_name_that_moves_leaves_what_it_stood_for_without_one() {
     store.images.prune(&|image| image.is_dangling(), &Vec::new).unwrap();
     assert_eq!((store.layer_dirs(), store.blobs(), store.images.count()), (1, 1, 1));
 }
+
+#[test]
+fn what_a_manifest_is_called_is_an_id_and_names_nothing_that_could_be_untagged() {
+    let store = Store::new();
+    store.load(several("a:1", &[&host(), "s390x"], &[])).unwrap();
+    let index = store.images.index_of("a:1").unwrap();
+    let other = store.images.members(&index)[1].clone();
+    let digest = other.entry.digest.as_str();
+    let remove = |text: &str, force| {
+        let options = RemoveOptions { force, keep_parents: false };
+        store.images.remove(text, options, &Vec::new)
+    };
+    for text in [digest, &digest[7..19]] {
+        let error = remove(text, false).unwrap_err().to_string();
+        assert!(error.contains("Use --force to force delete"), "{error}");
+    }
+    let removed = remove(&digest[7..19], true).unwrap();
+    assert!(removed.contains(&Removed::Image(other.image.unwrap().id.clone())), "{removed:?}");
+    assert!(removed.iter().all(|one| !matches!(one, Removed::Name(..))), "{removed:?}");
+    assert_eq!(shown(&store), [[host()]]);
+}
+
+#[test]
+fn a_platform_that_has_a_name_of_its_own_is_not_taken_from_under_it() {
+    let store = Store::new();
+    store.load(several("a:1", &[&host(), "s390x"], &[])).unwrap();
+    let wanted = platform("linux/s390x");
+    let image = store.images.resolve_for("a:1", Some(&wanted)).unwrap();
+    let name = Reference::parse("mine:1").unwrap();
+    store.images.tag(&image.id, name).unwrap();
+    let options = RemoveOptions { force: true, keep_parents: false };
+    let error = store.images.remove_platform("a:1", &wanted, options, &Vec::new).unwrap_err();
+    assert!(matches!(error, Error::Conflict(_)) && error.to_string().contains("mine:1"), "{error}");
+    assert_eq!(store.images.resolve("mine:1").unwrap().id, image.id);
+}
