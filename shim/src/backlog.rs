@@ -239,8 +239,8 @@ impl Ring {
 impl Replay {
     async fn send(self, socket: &Descriptor) -> io::Result<()> {
         if let Some(mut log) = self.log {
-            loop {
-                let piece = log.piece()?;
+            // What cannot be read is to the client as what is not there: it goes on with what comes now.
+            while let Ok(piece) = log.piece() {
                 socket.write_all(&piece.bytes).await?;
                 tokio::task::consume_budget().await;
                 if piece.caught_up {

@@ -152,12 +152,15 @@ impl Engine {
             return;
         }
         let mut changes = entry.subscribe();
-        let Ok(mut client) = Client::connect(&self.task_dir(&entry.id)).await else { return };
-        if let Ok(TaskStatus::Stopped) = client.status("").await {
-            // It is on its way; should it get lost, what we know has to do.
-            let told = changes.wait_for(|now| now.state != State::Running { pid });
-            let _ = tokio::time::timeout(PATIENCE, told).await;
-        }
+        let heard = async {
+            let mut client = Client::connect(&self.task_dir(&entry.id)).await.ok()?;
+            if client.status("").await.ok()? == TaskStatus::Stopped {
+                changes.wait_for(|now| now.state != State::Running { pid }).await.ok()?;
+            }
+            Some(())
+        };
+        // It is on its way; should it get lost, what we know has to do.
+        let _ = tokio::time::timeout(PATIENCE, heard).await;
     }
 
     fn removes_itself(&self, entry: &Entry) -> bool {

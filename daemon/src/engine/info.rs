@@ -73,7 +73,7 @@ impl Engine {
             containers_running: running,
             containers_paused: paused,
             containers_stopped: containers.len() - running - paused,
-            images: self.images().families().len(),
+            images: self.images().count(),
             driver: "overlay2".to_owned(),
             driver_status: vec![(
                 "Backing Filesystem".to_owned(),

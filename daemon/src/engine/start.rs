@@ -626,7 +626,7 @@ fn join_network(spec: &mut Spec, path: PathBuf) {
     }
 }
 
-/// What stands before a runtime's verb. Which driver makes the cgroups, every verb is told, as by containerd.
+/// What stands before a runtime's verb. Which driver makes the cgroups, every verb of the shim's is told, as by containerd.
 fn runtime_args(runtime: &Runtime, driver: Driver) -> Vec<String> {
     const SYSTEMD: &str = "--systemd-cgroup";
     let mut args = runtime.args.clone();

@@ -15,10 +15,7 @@ use cleat_proto::docker::stats::{
 };
 
 use super::{Engine, Error, Result};
-use crate::{
-    container::{Container, Record, State, names::ContainerRef},
-    task::cgroup,
-};
+use crate::container::{Container, Record, State, names::ContainerRef};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// What `read` shows for "never".
@@ -85,10 +82,10 @@ impl Sampler {
             return Ok(stats);
         }
         let container = Arc::clone(&self.container);
-        let place = Place::new(&self.engine, &container.record);
+        let engine = self.engine.clone();
         let pid = container.state.pid();
         let measured = tokio::task::spawn_blocking(move || {
-            place.measure(&mut stats);
+            Place::new(&engine, &container.record).measure(&mut stats);
             stats.networks = networks(&container.record, pid);
             stats
         });
@@ -112,7 +109,7 @@ struct Place {
 
 impl Place {
     fn new(engine: &Engine, record: &Record) -> Self {
-        Self { path: engine.cgroup_path(record), unified: cgroup::is_unified() }
+        Self { path: engine.cgroup_path(record), unified: engine.0.host.unified_cgroups }
     }
 
     fn directory(&self, controller: &str) -> PathBuf {

@@ -117,11 +117,10 @@ impl Engine {
 
     /// Empties the cgroup and ends the shim, which does not answer. Whoever follows it records the end.
     async fn kill_by_hand(&self, entry: &Entry) {
-        let path = self.cgroup_path(&entry.view().record);
-        let (engine, id) = (self.clone(), entry.id.clone());
+        let (engine, record) = (self.clone(), Arc::clone(&entry.view().record));
         let killed = tokio::task::spawn_blocking(move || {
-            engine.0.shims.kill(&id);
-            cgroup::destroy(&path)
+            engine.0.shims.kill(&record.id);
+            cgroup::destroy(&engine.cgroup_path(&record))
         });
         if let Ok(Err(error)) = killed.await {
             tracing::error!(container = %entry.id, %error, "cannot empty a cgroup");

@@ -1,6 +1,6 @@
 //! The processes of a container, as the host's `ps` shows them. Source: Engine API v1.51, ContainerTop.
 
-use std::process;
+use std::{process, sync::Arc};
 
 use cleat_proto::kind::Kind;
 
@@ -44,9 +44,9 @@ impl Engine {
             };
             Error::new(Kind::Conflict, text)
         })?;
-        let path = self.cgroup_path(&container.record);
+        let (engine, record) = (self.clone(), Arc::clone(&container.record));
         let listed = tokio::task::spawn_blocking(move || {
-            let pids = cgroup::processes(&path);
+            let pids = cgroup::processes(&engine.cgroup_path(&record));
             parse(&ps(&args, &pids)?, &pids)
         });
         let table = listed.await.map_err(Error::lost)??;

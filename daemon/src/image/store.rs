@@ -208,10 +208,9 @@ impl Images {
         self.read().images.values().cloned().collect()
     }
 
-    /// Returns how many images there are.
-    #[cfg(test)]
+    /// Returns how many images there are, those of several platforms as one.
     pub fn count(&self) -> usize {
-        self.read().images.len()
+        self.read().images.values().filter(|image| !image.is_only_held()).count()
     }
 
     /// Returns the layers' store.

@@ -71,7 +71,7 @@ fn an_image_that_nobody_used_for_long_goes_with_all_its_names() {
     let [a, b] = names.map(|name| Removed::Name(image.id.clone(), name));
     let layer = Removed::Layer(image.top_layer().unwrap().clone());
     assert_eq!(one.removed, [a, b, Removed::Image(image.id.clone()), layer]);
-    assert_eq!((store.images.count(), store.layer_dirs(), store.blobs()), (0, 0, 0));
+    assert_eq!((store.images.list().len(), store.layer_dirs(), store.blobs()), (0, 0, 0));
 }
 
 #[test]

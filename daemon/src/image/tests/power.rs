@@ -82,7 +82,7 @@ fn whole(images: &Images, root: &Path, when: &str) {
     for one in &checked {
         assert_eq!(one.problems, [], "{when}: {one:?}");
     }
-    assert_eq!(checked.len(), images.count(), "{when}");
+    assert_eq!(checked.len(), images.list().len(), "{when}");
     assert!(names(images).contains(&"base:1".to_owned()), "{when}: {:?}", names(images));
     let layers: std::collections::BTreeSet<String> = images
         .list()
@@ -94,7 +94,7 @@ fn whole(images: &Images, root: &Path, when: &str) {
     let found: std::collections::BTreeSet<String> =
         entries(&root.join("snapshots")).into_iter().filter(is_number).collect();
     assert_eq!(found, layers, "{when}");
-    let blobs = images.count() + images.manifest_blobs().len();
+    let blobs = images.list().len() + images.manifest_blobs().len();
     assert_eq!(images.content().list().unwrap().len(), blobs, "{when}");
 }
 

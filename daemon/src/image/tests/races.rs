@@ -45,9 +45,9 @@ fn a_record_never_names_a_layer_that_is_gone() {
     store.remove("a:1", false).unwrap();
     let error = store.images.commit(new).unwrap_err();
     assert!(error.to_string().contains("layer does not exist"), "{error}");
-    assert_eq!((store.images.count(), store.blobs()), (0, 0));
+    assert_eq!((store.images.list().len(), store.blobs()), (0, 0));
     let store = store.again();
-    assert_eq!((store.images.count(), store.blobs(), store.layer_dirs()), (0, 0, 0));
+    assert_eq!((store.images.list().len(), store.blobs(), store.layer_dirs()), (0, 0, 0));
     // As a commit finds it whose container was removed with its image.
     let upper = tempfile::tempdir().unwrap();
     let commit = Commit { top_layer: image.top_layer().cloned(), ..Commit::default() };
@@ -101,7 +101,7 @@ fn a_name_that_comes_during_a_removal_is_no_name_of_nothing() {
         assert_eq!(image.tags(), ["b:1"]);
     }
     let names = store.images.0.database.list(crate::image::store::REFERENCES).unwrap();
-    assert_eq!(names.len(), store.images.count(), "{names:?}");
+    assert_eq!(names.len(), store.images.list().len(), "{names:?}");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn whoever_loads_removes_commits_and_prunes_the_same_at_once_leaves_whole_images
             assert_eq!(one.problems, [], "{one:?}");
         })
         .unwrap();
-    assert_eq!(checked, store.images.count());
+    assert_eq!(checked, store.images.list().len());
     // Once all of it goes, nothing is left.
     while let Some(image) = store.images.list().pop() {
         if store.images.has_children(&image.id) {
